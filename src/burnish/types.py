@@ -1,0 +1,183 @@
+"""Frozen records that pass between rooms. This module imports neither torch nor transformers.
+
+Shape legend, used in names throughout the library (`logp_N` has shape `[N]`):
+
+    T  tokens in a tree            N  trained tokens in a tree      B  branches in a tree
+    E  examples (groups) in a tree G  completions per prompt        V  vocabulary      H  hidden width
+
+**Token ids are the truth, text is only a view.** No record here holds text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+Source = Literal["prompt", "model", "tool", "template"]
+SOURCES: tuple[Source, ...] = ("prompt", "model", "tool", "template")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """A run of tokens with one origin and one fate.
+
+    Example: the answer of a ChatML assistant turn, with its end-of-turn token:
+    ``Segment(token_ids=[4052, 2], source="model", trained=True)``.
+    """
+
+    token_ids: np.ndarray
+    """1-D integers; a list is accepted and converted."""
+    source: Source
+    trained: bool
+    """True when the loss sees each of these tokens as a target."""
+    behaviour_logp: np.ndarray | None = None
+    """Where sampled: log-prob of each token under the policy that sampled it, at its temperature."""
+    policy_version: int | None = None
+    """Where sampled: the number of optimizer steps that policy had taken."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "token_ids", np.asarray(self.token_ids, dtype=np.int32))
+        if self.behaviour_logp is not None and len(self.behaviour_logp) != len(self.token_ids):
+            raise ValueError(
+                f"A segment of {len(self.token_ids)} tokens has {len(self.behaviour_logp)} behaviour log-probs; give one for each token."
+            )
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Branch:
+    """One continuation of an example's prompt. ``label`` (KTO) and ``advantage`` (online methods) ride along."""
+
+    segments: tuple[Segment, ...]
+    label: bool | None = None
+    advantage: float | None = None
+
+    def __len__(self) -> int:
+        return sum(map(len, self.segments))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One shared prompt and its branches: a group. SFT has one branch, DPO two, GRPO ``num_generations``.
+
+    Example, a chat row for SFT (`prompt` empty, the turns are the one branch's segments)::
+
+        Example(group_id="train:17", prompt=(), branches=(Branch(segments=(
+            Segment(token_ids=[1, 9906, 2, 1, 77], source="template", trained=False),
+            Segment(token_ids=[4052, 2], source="model", trained=True),
+        )),))
+    """
+
+    group_id: str
+    """Made when the row or prompt is drawn. Nothing depends on the order of a sampler or on a reshape."""
+    prompt: tuple[Segment, ...]
+    branches: tuple[Branch, ...]
+
+    def __post_init__(self) -> None:
+        if not self.branches:
+            raise ValueError(f"Example {self.group_id} has no branch; give at least one.")
+        if len(self.branches) > 1 and any(segment.trained for segment in self.prompt):
+            raise ValueError(f"Example {self.group_id} trains on a prompt that its {len(self.branches)} branches share; put those tokens in a branch.")
+
+    def __len__(self) -> int:
+        """Tokens as a tree: the prompt once, then every branch."""
+        return sum(map(len, self.prompt)) + sum(map(len, self.branches))
+
+    @property
+    def trained_tokens(self) -> int:
+        parts = [*self.prompt, *(s for b in self.branches for s in b.segments)]
+        return sum(len(s) for s in parts if s.trained)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A slice of a tree's flat row. It attends to its ancestors and, causally, to itself."""
+
+    start: int
+    end: int
+    parent: int
+    """Index of the parent node, or -1 for a root. A parent stands before its children."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenTree:
+    """A micro-batch: a flat row of T tokens, cut in nodes. No padding, no second batch axis.
+
+    Plain packing is a forest of roots; a DPO pair is a root and two children. Worked example, prompt ``[5, 6]``
+    with branches ``[7, 8]`` and ``[9]``, every branch token trained::
+
+        token_ids_T = [5, 6, 7, 8, 9]     nodes = (0:2 root), (2:4 child of 0), (4:5 child of 0)
+        position_T  = [0, 1, 2, 3, 2]     depth in the tree
+        source_N    = [1, 2, 1]           whose hidden state predicts: 6→7, 7→8, 6→9
+        target_N    = [7, 8, 9]
+        branch_N    = [0, 0, 1]           example_B = [0, 0]
+
+    ``source_N`` is the library's only shift by one (`data/tree.py` makes it). The first token of a root has no
+    predecessor and is never a target.
+    """
+
+    token_ids_T: torch.Tensor
+    position_T: torch.Tensor
+    nodes: tuple[Node, ...]
+    source_N: torch.Tensor
+    target_N: torch.Tensor
+    branch_N: torch.Tensor
+    example_B: torch.Tensor
+    group_ids: tuple[str, ...]
+    """E ids; `example_B` indexes them."""
+    behaviour_logp_N: torch.Tensor | None = None
+    policy_version_B: torch.Tensor | None = None
+    label_B: torch.Tensor | None = None
+    advantage_B: torch.Tensor | None = None
+
+    @property
+    def T(self) -> int:
+        return len(self.token_ids_T)
+
+    @property
+    def N(self) -> int:
+        return len(self.target_N)
+
+    @property
+    def B(self) -> int:
+        return len(self.example_B)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenOutputs:
+    """What the policy says of each trained token."""
+
+    logp_N: torch.Tensor
+    entropy_N: torch.Tensor | None = None
+    """In nats, of the whole next-token distribution; None where it was not asked for."""
+    top1_N: torch.Tensor | None = None
+    """1.0 where the target is the most likely token."""
+    aux_loss: torch.Tensor | None = None
+    """A mixture-of-experts model's load-balancing loss for the tree, where asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sum:
+    """A total and what it is to be divided by. Only `loop.py` divides."""
+
+    total: torch.Tensor
+    count: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossOut:
+    """Loss terms, each divided by its own count over the whole optimizer step and then added; and metrics.
+
+    Example: ``LossOut(terms={"nll": Sum(total=-logp_N.sum(), count=N)}, metrics={"entropy": Sum(...)})``.
+    """
+
+    terms: Mapping[str, Sum]
+    metrics: Mapping[str, Sum]
