@@ -11,8 +11,8 @@ Shape legend, used in names throughout the library (`logp_N` has shape `[N]`):
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -93,8 +93,10 @@ class Example:
 
     @property
     def trained_tokens(self) -> int:
+        """Targets of the loss. The very first token of a row has no predecessor and is never one."""
         parts = [*self.prompt, *(s for b in self.branches for s in b.segments)]
-        return sum(len(s) for s in parts if s.trained)
+        first = next((s.trained for s in parts if len(s)), False)
+        return sum(len(s) for s in parts if s.trained) - (len(self.branches) if first and not any(map(len, self.prompt)) else int(first))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,8 +118,8 @@ class TokenTree:
 
         token_ids_T = [5, 6, 7, 8, 9]     nodes = (0:2 root), (2:4 child of 0), (4:5 child of 0)
         position_T  = [0, 1, 2, 3, 2]     depth in the tree
-        source_N    = [1, 2, 1]           whose hidden state predicts: 6→7, 7→8, 6→9
-        target_N    = [7, 8, 9]
+        index_N     = [2, 3, 4]           where the trained tokens stand; target_N = [7, 8, 9]
+        source_N    = [1, 2, 1]           whose hidden state predicts them: 6→7, 7→8, 6→9
         branch_N    = [0, 0, 1]           example_B = [0, 0]
 
     ``source_N`` is the library's only shift by one (`data/tree.py` makes it). The first token of a root has no
@@ -127,8 +129,8 @@ class TokenTree:
     token_ids_T: torch.Tensor
     position_T: torch.Tensor
     nodes: tuple[Node, ...]
+    index_N: torch.Tensor
     source_N: torch.Tensor
-    target_N: torch.Tensor
     branch_N: torch.Tensor
     example_B: torch.Tensor
     group_ids: tuple[str, ...]
@@ -144,11 +146,35 @@ class TokenTree:
 
     @property
     def N(self) -> int:
-        return len(self.target_N)
+        return len(self.index_N)
+
+    @property
+    def target_N(self) -> torch.Tensor:
+        return self.token_ids_T[self.index_N]
 
     @property
     def B(self) -> int:
         return len(self.example_B)
+
+    def to(self, device: torch.device) -> TokenTree:
+        """The same tree with its tensors on `device`."""
+
+        def move(tensor: torch.Tensor | None) -> Any:
+            return None if tensor is None else tensor.to(device, non_blocking=True)
+
+        return replace(
+            self,
+            token_ids_T=move(self.token_ids_T),
+            position_T=move(self.position_T),
+            index_N=move(self.index_N),
+            source_N=move(self.source_N),
+            branch_N=move(self.branch_N),
+            example_B=move(self.example_B),
+            behaviour_logp_N=move(self.behaviour_logp_N),
+            policy_version_B=move(self.policy_version_B),
+            label_B=move(self.label_B),
+            advantage_B=move(self.advantage_B),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

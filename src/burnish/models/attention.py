@@ -1,0 +1,241 @@
+"""Tree attention: every token attends to its ancestors and, causally, to its own node.
+
+Registered with `transformers.AttentionInterface` as ``"tree"``, together with a mask function that builds no mask: it
+hands the layout of the current tree to the layers in the mask's place, with the sliding window of the layers that have
+one. So it is an argument of each layer, and recomputation under gradient checkpointing sees it too. Outside
+`tree_layout` (a user's `model.generate`, say) the same implementation computes ordinary attention.
+
+Backends, equal to each other by law *tree*: ``sdpa`` (one scaled-dot-product call per node), ``flex`` (FlexAttention
+block masks, on GPU) and ``dense`` (one `[T, T]` mask; anywhere, for comparison).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from burnish.types import Node, TokenTree
+
+NAME = "tree"
+
+
+class TreeAttentionError(ValueError):
+    """A layer asks for something that tree attention does not do."""
+
+
+@dataclass(slots=True)
+class Layout:
+    """The shape of one tree, and the masks made from it (kept, since every layer asks for the same ones)."""
+
+    nodes: tuple[Node, ...]
+    position_T: Tensor
+    backend: str
+    window: int | None = None
+    """Keys further back than this are not seen; None: all are."""
+    kept: dict[Any, Any] = field(default_factory=dict)
+    """Shared by the copies for each window."""
+
+    def ancestors(self, node: int) -> list[int]:
+        """From the root down, without the node itself."""
+        chain: list[int] = []
+        while (node := self.nodes[node].parent) >= 0:
+            chain.insert(0, node)
+        return chain
+
+    def keep(self, key: Any, make: Callable[[], Any]) -> Any:
+        full = (self.window, key)
+        if full not in self.kept:
+            self.kept[full] = make()
+        return self.kept[full]
+
+    def sees(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """A function of two token indices (broadcast): may the first attend to the second?"""
+        node_T = torch.zeros(len(self.position_T), dtype=torch.long)
+        family = torch.eye(len(self.nodes), dtype=torch.bool)
+        for i, node in enumerate(self.nodes):
+            node_T[node.start : node.end] = i
+            family[i, self.ancestors(i)] = True
+        position_T, window = self.position_T, self.window
+        node_T, family = node_T.to(position_T.device), family.to(position_T.device)
+
+        def rule(q: Tensor, k: Tensor) -> Tensor:
+            seen = family[node_T[q], node_T[k]] & (k <= q)
+            return seen if window is None else seen & (position_T[q] - position_T[k] < window)
+
+        return rule
+
+    def dense_mask(self) -> Tensor:
+        """`[T, T]`, True where the row may see the column."""
+        at = torch.arange(len(self.position_T), device=self.position_T.device)
+        return self.sees()(at[:, None], at[None, :])
+
+
+_current: ContextVar[Layout | None] = ContextVar("burnish_tree_layout", default=None)
+
+
+@contextmanager
+def tree_layout(tree: TokenTree, backend: str | None = None) -> Iterator[None]:
+    """Model calls inside see `tree`. The backend defaults to ``flex`` on CUDA and ``sdpa`` elsewhere."""
+    chosen = backend or ("flex" if tree.token_ids_T.device.type == "cuda" else "sdpa")
+    token = _current.set(Layout(nodes=tree.nodes, position_T=tree.position_T, backend=chosen))
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def _tree_mask(*, q_length: int, local_size: int | None = None, **kwargs: Any) -> Layout | Tensor:
+    layout = _current.get()
+    if layout is None:
+        from transformers.masking_utils import sdpa_mask
+
+        extra = {} if local_size is None else {"local_size": local_size}
+        return sdpa_mask(q_length=q_length, **extra, **{**kwargs, "allow_is_causal_skip": False})
+    if q_length != len(layout.position_T):
+        raise TreeAttentionError(f"The model sees {q_length} tokens where the tree has {len(layout.position_T)}; run it branch by branch.")
+    return layout if local_size is None else replace(layout, window=local_size)
+
+
+def _tree_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Layout | Tensor | None,
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """query, key, value `[1, heads, T, D]` → `[1, T, heads, D]`. `softcap` bounds the scores; `s_aux` holds one sink per head."""
+    scaling = scaling if scaling is not None else query.shape[-1] ** -0.5
+    options = _Options(scaling=scaling, dropout=dropout, softcap=softcap, sinks=s_aux)
+    if isinstance(attention_mask, Layout):
+        if len(query) != 1:
+            raise TreeAttentionError(f"A token tree is one row, and the model calls its attention with {len(query)}; run it branch by branch.")
+        out = BACKENDS[attention_mask.backend](query, key, value, attention_mask, options)
+    else:
+        mask = attention_mask
+        if mask is None and query.shape[2] > 1:
+            mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril(key.shape[2] - query.shape[2])
+        out = _masked(query, key, value, mask, options)
+    return out.transpose(1, 2).contiguous(), None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Options:
+    scaling: float
+    dropout: float
+    softcap: float | None
+    sinks: Tensor | None
+
+    @property
+    def plain(self) -> bool:
+        return self.softcap is None and self.sinks is None
+
+
+def _masked(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, options: _Options, *, causal: bool = False) -> Tensor:
+    """Attention under a boolean mask (broadcast to `[.., Q, K]`), or causal and square, with soft cap and sinks where asked."""
+    grouped = query.shape[1] != key.shape[1]
+    if options.plain:
+        return F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, is_causal=causal, dropout_p=options.dropout, scale=options.scaling, enable_gqa=grouped
+        )
+    if causal:
+        mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
+    if grouped:
+        repeats = query.shape[1] // key.shape[1]
+        key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
+    scores = query @ key.transpose(2, 3) * options.scaling
+    if options.softcap is not None:
+        scores = options.softcap * torch.tanh(scores / options.softcap)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    if options.sinks is not None:
+        sinks = options.sinks.to(scores.dtype).reshape(1, -1, 1, 1).expand(len(scores), -1, scores.shape[2], 1)
+        scores = torch.cat([scores, sinks], -1)
+    weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(value.dtype)[..., : key.shape[2]]
+    return F.dropout(weights, options.dropout) @ value if options.dropout else weights @ value
+
+
+def _by_node(query: Tensor, key: Tensor, value: Tensor, layout: Layout, options: _Options) -> Tensor:
+    """One call per node, over its ancestors' keys and its own. Roots inside their window need no mask at all."""
+    outs = []
+    for i, node in enumerate(layout.nodes):
+        own = slice(node.start, node.end)
+        if node.parent < 0 and (layout.window is None or node.end - node.start <= layout.window):
+            outs.append(_masked(query[:, :, own], key[:, :, own], value[:, :, own], None, options, causal=True))
+            continue
+        spans = [slice(layout.nodes[a].start, layout.nodes[a].end) for a in (*layout.ancestors(i), i)]
+        mask = layout.keep(i, lambda spans=spans, own=own: _node_mask(layout, spans, own))
+        seen_key = torch.cat([key[:, :, s] for s in spans], 2)
+        seen_value = torch.cat([value[:, :, s] for s in spans], 2)
+        outs.append(_masked(query[:, :, own], seen_key, seen_value, mask, options))
+    return torch.cat(outs, 2)
+
+
+def _node_mask(layout: Layout, spans: list[slice], own: slice) -> Tensor:
+    """`[own tokens, ancestors' tokens + own]`."""
+    ancestors = torch.cat([layout.position_T[s] for s in spans])
+    ahead = ancestors[None, :] - layout.position_T[own][:, None]
+    mask = ahead <= 0
+    return mask if layout.window is None else mask & (ahead > -layout.window)
+
+
+def _dense(query: Tensor, key: Tensor, value: Tensor, layout: Layout, options: _Options) -> Tensor:
+    return _masked(query, key, value, layout.keep("dense", layout.dense_mask), options)
+
+
+def _flex(query: Tensor, key: Tensor, value: Tensor, layout: Layout, options: _Options) -> Tensor:
+    if options.dropout:
+        raise TreeAttentionError("FlexAttention has no dropout; set disable_dropout=True.")
+    block_mask = layout.keep("flex", lambda: _block_mask(layout))
+    softcap = options.softcap
+
+    def cap(score: Tensor, *_: Tensor) -> Tensor:
+        return score if softcap is None else softcap * torch.tanh(score / softcap)
+
+    kernel = _flex_kernel(query.device.type)
+    more: dict[str, Any] = {"block_mask": block_mask, "scale": options.scaling, "enable_gqa": query.shape[1] != key.shape[1]}
+    if softcap is not None:
+        more["score_mod"] = cap
+    if options.sinks is None:
+        return kernel(query, key, value, **more)
+    out, lse = kernel(query, key, value, return_lse=True, **more)
+    # a sink only adds exp(sink) to the softmax's denominator
+    return out * torch.sigmoid(lse - options.sinks.to(lse.dtype)[None, :, None])[..., None].to(out.dtype)
+
+
+def _block_mask(layout: Layout) -> Any:
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    sees, T = layout.sees(), len(layout.position_T)
+    return create_block_mask(lambda b, h, q, k: sees(q, k), None, None, T, T, device=str(layout.position_T.device))
+
+
+@cache
+def _flex_kernel(device: str) -> Any:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention, dynamic=True) if device == "cuda" else flex_attention
+
+
+BACKENDS: dict[str, Callable[[Tensor, Tensor, Tensor, Layout, _Options], Tensor]] = {"sdpa": _by_node, "dense": _dense, "flex": _flex}
+
+
+def register() -> None:
+    """Makes ``attn_implementation="tree"`` known to transformers. Calling it again changes nothing."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    AttentionInterface.register(NAME, _tree_attention)
+    AttentionMaskInterface.register(NAME, _tree_mask)

@@ -1,0 +1,116 @@
+"""The start-up probe: does this model give, for a small tree, what it gives for its branches run alone?
+
+A recurrent layer, an attention that does not go through `transformers.AttentionInterface`, or a head that does more than
+project: each shows here as a difference, and the model is then run the plain way, with a message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from burnish.models.attention import NAME, register
+from burnish.models.policy import Paths, Policy
+from burnish.types import Node, TokenTree
+
+WAYS = (Paths(), Paths(attention="branches"), Paths(attention="branches", head="model"))
+"""From fastest to plainest. The last is transformers' own forward and the measure of the others."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """`paths` is the fastest way that agrees; `gap` its largest difference in log-prob; `messages` say what was given up and why."""
+
+    paths: Paths
+    gap: float
+    messages: tuple[str, ...]
+
+
+def probe_tree(vocabulary: int) -> TokenTree:
+    """Two trees of 22 tokens in all: a root of 8 with branches of 4 and 3, one of them with a child of 3, and a root of 4."""
+    nodes = tuple(Node(start=a, end=b, parent=p) for a, b, p in ((0, 8, -1), (8, 12, 0), (12, 15, 0), (15, 18, 1), (18, 22, -1)))
+    position = [*range(8), *range(8, 12), *range(8, 11), *range(12, 15), *range(4)]
+    index = [*range(3, 8), *range(8, 12), *range(12, 15), *range(15, 18), *range(19, 22)]
+    source = [i - 1 for i in index]
+    source[index.index(12)], source[index.index(15)] = 7, 11
+    generator = torch.Generator().manual_seed(0)
+    return TokenTree(
+        token_ids_T=torch.randint(0, vocabulary, (22,), generator=generator),
+        position_T=torch.tensor(position),
+        nodes=nodes,
+        index_N=torch.tensor(index),
+        source_N=torch.tensor(source),
+        branch_N=torch.zeros(len(index), dtype=torch.long),
+        example_B=torch.zeros(1, dtype=torch.long),
+        group_ids=("probe",),
+    )
+
+
+def probe(policy: Policy, *, wanted: str | None = None) -> Probe:
+    """Chooses how to run `policy.model`, sets the model's attention accordingly and returns what was found.
+
+    `wanted` is None (the fastest way that is right), "tree" (or an error) or "branches". Raises ValueError when "tree" was
+    asked for and the model differs.
+    """
+    model, was_training = policy.causal_model, policy.training
+    plain = model.config._attn_implementation
+    policy.eval()
+    try:
+        with torch.no_grad():
+            found = _choose(policy, WAYS[1:] if wanted == "branches" else WAYS, plain)
+    finally:
+        policy.train(was_training)
+    if wanted == "tree" and found.paths.attention != "tree":
+        raise ValueError(f"attn_implementation='tree' was asked for, and {found.messages[0]}")
+    policy.paths = found.paths
+    model.set_attn_implementation(NAME if found.paths.attention == "tree" else plain)
+    return found
+
+
+def _choose(policy: Policy, ways: Sequence[Paths], plain: str) -> Probe:
+    model = policy.causal_model
+    tree = probe_tree(model.get_input_embeddings().weight.shape[0]).to(policy.device)
+    truth = _log_probs(policy, tree, WAYS[-1], plain)
+    messages: list[str] = []
+    for paths in ways[:-1]:
+        try:
+            gap = float((_log_probs(policy, tree, paths, plain) - truth).abs().max())
+        except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError) as error:
+            reason = f"it fails ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
+        else:
+            if gap <= _tolerance(policy, truth):
+                return Probe(paths=paths, gap=gap, messages=tuple(messages))
+            reason = f"its log-probs differ by up to {gap:.2g}"
+        messages.append(_message(type(model).__name__, paths, reason))
+    return Probe(paths=ways[-1], gap=0.0, messages=tuple(messages))
+
+
+def _message(name: str, paths: Paths, reason: str) -> str:
+    if paths.attention == "tree":
+        return f"{name} does not compute a token tree as its branches run alone: {reason}; branches are run one by one instead, which costs time."
+    return f"{name}'s head is not a plain projection: {reason}; the model's own logits are used, which costs memory."
+
+
+def _log_probs(policy: Policy, tree: TokenTree, paths: Paths, plain: str) -> torch.Tensor:
+    before, policy.paths = policy.paths, paths
+    if paths.attention == "tree":
+        register()
+    try:
+        policy.causal_model.set_attn_implementation(NAME if paths.attention == "tree" else plain)
+        return policy(tree).logp_N.double()
+    finally:
+        policy.paths = before
+        policy.causal_model.set_attn_implementation(plain)
+
+
+def _tolerance(policy: Policy, truth: torch.Tensor) -> float:
+    """Rounding of the coarsest dtype in play, times the size of the numbers; a leak is orders larger.
+
+    float32 at best: models compute norms and softmax in float32 whatever their weights are.
+    """
+    dtypes = [torch.float32, next(policy.model.parameters()).dtype, *([policy.compute_dtype] if policy.compute_dtype else [])]
+    coarsest = max(torch.finfo(d).eps for d in dtypes if d.is_floating_point)
+    return 64 * coarsest * max(1.0, float(truth.abs().max()))
+

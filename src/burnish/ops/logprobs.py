@@ -1,0 +1,174 @@
+"""Log-probabilities of chosen tokens from hidden states, without ever holding `[N, V]` logits.
+
+The vocabulary projection is walked in chunks of rows. The forward keeps one log-sum-exp per token; the backward
+recomputes each chunk's logits. With the softmax p of logits z, target t and entropy H = -Σ p_j log p_j:
+
+    ∂ logp / ∂z_j = [j = t] - p_j            ∂ H / ∂z_j = -p_j (log p_j + H)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+CHUNK_ELEMENTS = {"cpu": 2**23, "cuda": 2**26}
+"""Logits held at once (float32), by device type."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """A vocabulary projection: ``z = softcap(scale * (Σ_i x_i @ w_i.T + bias)) / temperature``.
+
+    More than one factor makes a low-rank adapter on the head: ``x_2 = (alpha / r) * dropout(hidden) @ A.T``, ``w_2 = B``.
+    """
+
+    inputs: Sequence[Tensor]
+    """Each `[N, K_i]`."""
+    weights: Sequence[Tensor]
+    """Each `[V, K_i]`."""
+    bias: Tensor | None = None
+    """`[V]`."""
+    scale: float = 1.0
+    softcap: float | None = None
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    scale: float
+    softcap: float | None
+    temperature: float
+    rows: int
+    has_bias: bool = field(default=False)
+
+
+def _logits(inputs: Sequence[Tensor], weights: Sequence[Tensor], bias: Tensor | None, shape: _Shape) -> Tensor:
+    """One chunk's logits, in at least float32."""
+    z = inputs[0] @ weights[0].t()
+    for x, w in zip(inputs[1:], weights[1:], strict=True):
+        z.addmm_(x, w.t())
+    z = z.to(torch.promote_types(z.dtype, torch.float32))
+    if bias is not None:
+        z += bias
+    if shape.scale != 1.0:
+        z *= shape.scale
+    if shape.softcap is not None:
+        z.div_(shape.softcap).tanh_().mul_(shape.softcap)
+    if shape.temperature != 1.0:
+        z /= shape.temperature
+    return z
+
+
+def _logits_gradient(z: Tensor, grad_z: Tensor, shape: _Shape) -> Tensor:
+    """Turns ∂/∂z into ∂/∂(projection), in place: undoes temperature, soft cap and scale."""
+    if shape.softcap is not None:
+        grad_z *= 1 - (z * (shape.temperature / shape.softcap)).square_()
+    return grad_z.mul_(shape.scale / shape.temperature)
+
+
+def _chunks(n: int, rows: int) -> Iterator[slice]:
+    return (slice(i, min(i + rows, n)) for i in range(0, n, rows))
+
+
+class _ChunkedLogprobs(torch.autograd.Function):
+    """(targets [N], shape, bias, *inputs, *weights) -> (logp [N], entropy [N], top1 [N])."""
+
+    @staticmethod
+    def forward(ctx, targets, shape, bias, *factors):  # type: ignore[override]
+        half = len(factors) // 2
+        inputs, weights = factors[:half], factors[half:]
+        dtype = torch.promote_types(inputs[0].dtype, torch.float32)
+        logp, lse, entropy, top1 = (torch.empty(len(targets), dtype=dtype, device=targets.device) for _ in range(4))
+        for s in _chunks(len(targets), shape.rows):
+            z = _logits([x[s] for x in inputs], weights, bias, shape)
+            chosen = z.gather(1, targets[s, None])[:, 0]
+            top1[s] = (chosen >= z.amax(1)).to(dtype)
+            lse[s] = z.logsumexp(1)
+            logp[s] = chosen - lse[s]
+            entropy[s] = lse[s] - torch.linalg.vecdot((z - lse[s, None]).exp_(), z)
+        ctx.save_for_backward(targets, lse, entropy, *((bias,) if shape.has_bias else ()), *factors)
+        ctx.shape = shape
+        ctx.mark_non_differentiable(top1)
+        ctx.set_materialize_grads(False)
+        return logp, entropy, top1
+
+    @staticmethod
+    def backward(ctx, grad_logp, grad_entropy, _):  # type: ignore[override]
+        targets, lse, entropy, *factors = ctx.saved_tensors
+        shape: _Shape = ctx.shape
+        bias = factors.pop(0) if shape.has_bias else None
+        half = len(factors) // 2
+        inputs, weights = factors[:half], factors[half:]
+        needed = ctx.needs_input_grad[2:]
+        grad_bias = torch.zeros_like(bias) if needed[0] else None
+        grads: list[Tensor | None] = [
+            torch.zeros(t.shape, dtype=lse.dtype, device=t.device) if n else None for t, n in zip(factors, needed[1:], strict=True)
+        ]
+        for s in _chunks(len(targets), shape.rows):
+            z = _logits([x[s] for x in inputs], weights, bias, shape)
+            d = _grad_z(z, lse[s], entropy[s], targets[s], (grad_logp, grad_entropy), s)
+            d = _logits_gradient(z, d, shape)
+            if grad_bias is not None:
+                grad_bias += d.sum(0)
+            _accumulate(grads, d.to(inputs[0].dtype), inputs, weights, s)
+        return None, None, grad_bias, *(g if g is None else g.to(t.dtype) for g, t in zip(grads, factors, strict=True))
+
+
+def _grad_z(z: Tensor, lse: Tensor, entropy: Tensor, targets: Tensor, grads: tuple[Tensor | None, Tensor | None], s: slice) -> Tensor:
+    grad_logp, grad_entropy = grads
+    log_p = z - lse[:, None]
+    if grad_entropy is None:
+        assert grad_logp is not None
+        d = log_p.exp_().mul_(-grad_logp[s, None])
+    else:
+        weight = grad_entropy[s, None] * (log_p + entropy[:, None])
+        if grad_logp is not None:
+            weight += grad_logp[s, None]
+        d = log_p.exp_().mul_(weight).neg_()
+    if grad_logp is not None:
+        d[torch.arange(len(d), device=d.device), targets] += grad_logp[s]
+    return d
+
+
+def _accumulate(grads: list[Tensor | None], d: Tensor, inputs: Sequence[Tensor], weights: Sequence[Tensor], s: slice) -> None:
+    for i, (x, w) in enumerate(zip(inputs, weights, strict=True)):
+        grad_x, grad_w = grads[i], grads[i + len(inputs)]
+        if grad_x is not None:
+            grad_x[s] = d @ w
+        if grad_w is not None and grad_w.dtype == d.dtype:
+            grad_w.addmm_(d.t(), x[s])
+        elif grad_w is not None:
+            grad_w += d.t() @ x[s]
+
+
+def chunked_logprobs(head: Head, targets: Tensor, *, chunk_rows: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-prob of each target, entropy of its distribution (nats), and 1.0 where the target is the most likely token.
+
+    `targets` is `[N]` (int64); each result is `[N]`, in float32 at least. Gradients flow from log-prob and entropy to
+    every input, weight and bias that asks for one. `chunk_rows` bounds the rows projected at once (default: by device).
+
+    Raises ValueError when a temperature is not positive or the head's parts disagree in length.
+    """
+    if head.temperature <= 0:
+        raise ValueError(f"The temperature is {head.temperature}; give a positive one.")
+    if any(len(x) != len(targets) for x in head.inputs):
+        raise ValueError(f"The head has inputs of {[len(x) for x in head.inputs]} rows for {len(targets)} targets; give one row for each.")
+    vocabulary = len(head.weights[0])
+    rows = chunk_rows or max(1, CHUNK_ELEMENTS.get(targets.device.type, 2**26) // vocabulary)
+    shape = _Shape(head.scale, head.softcap, head.temperature, rows, head.bias is not None)
+    dtype = head.inputs[0].dtype
+    weights = [w.to(dtype) for w in head.weights]
+    inputs = [x.to(dtype) for x in head.inputs]
+    with torch.autocast(targets.device.type, enabled=False):
+        return _ChunkedLogprobs.apply(targets, shape, head.bias, *inputs, *weights)
+
+
+def dense_logprobs(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The plain way, for comparison and for logits `[N, V]` that exist already: same results as `chunked_logprobs`."""
+    log_p = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+    entropy = -(log_p.exp() * log_p).sum(-1)
+    logp = log_p.gather(1, targets[:, None])[:, 0]
+    return logp, entropy, (logp >= log_p.amax(-1)).to(logp.dtype).detach()
