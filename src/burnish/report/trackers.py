@@ -36,7 +36,7 @@ class Trackers:
         resumed: bool = False,
         message: Callable[[str], None],
     ) -> None:
-        """Main process only. `resumed` continues the tracker's run where its library can. `message` shows a sentence (`Console.message`)."""
+        """Main process only. `resumed` continues the tracker's run where its library can; `message` shows a sentence."""
         raise NotImplementedError
 
     def log(self, step: int, logs: Mapping[str, float]) -> None:
