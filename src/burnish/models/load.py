@@ -1,0 +1,142 @@
+"""From a name to a model and a tokenizer, with every dtype explicit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from burnish.config.model import ModelConfig
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+
+
+class ModelError(ValueError):
+    """The model or tokenizer cannot be used as asked. One sentence."""
+
+
+def choose_compute_dtype(wanted: str, device: torch.device) -> tuple[torch.dtype, str]:
+    """The dtype of matrix products, and why. "auto" takes bfloat16 only where the hardware multiplies it in hardware."""
+    if wanted == "float16":
+        raise ModelError("compute_dtype='float16' needs loss scaling, which Burnish does not do; use 'bfloat16' or 'float32'.")
+    if wanted != "auto":
+        return DTYPES[wanted], "as asked"
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        return (torch.bfloat16, "this GPU's tensor cores") if fast else (torch.float32, "this GPU has no bfloat16")
+    if torch.cpu.get_capabilities().get("avx512_bf16") or torch.cpu.get_capabilities().get("amx_bf16"):
+        return torch.bfloat16, "this CPU multiplies bfloat16"
+    return torch.float32, "this CPU has no bfloat16 units"
+
+
+def _hub_error(what: str, name: str, error: Exception) -> ModelError:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return ModelError(f"{what} {name!r} could not be loaded ({first}); give a folder with a transformers model, or a hub id that you can reach.")
+
+
+def load_tokenizer(config: ModelConfig, *, chat_template_path: str | None = None, eos_token: str | None = None) -> Any:
+    """The model's tokenizer, with the template of `chat_template_path` (a Jinja file, or a model whose template is taken) where given."""
+    from transformers import AutoTokenizer
+
+    options = {"revision": config.model_revision, "trust_remote_code": config.trust_remote_code}
+    name = str(config.model_name_or_path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, **options)
+    except (OSError, ValueError) as error:
+        raise _hub_error("The tokenizer of", name, error) from error
+    return adapt_tokenizer(tokenizer, chat_template_path=chat_template_path, eos_token=eos_token)
+
+
+def adapt_tokenizer(tokenizer: Any, *, chat_template_path: str | None = None, eos_token: str | None = None) -> Any:
+    """Sets end-of-sequence token and chat template, in place. Raises ModelError for a token that the vocabulary lacks."""
+    if eos_token is not None:
+        if eos_token not in tokenizer.get_vocab():
+            raise ModelError(f"eos_token {eos_token!r} is not in the tokenizer's vocabulary; choose one of its tokens.")
+        tokenizer.eos_token = eos_token
+    if chat_template_path is not None:
+        path = Path(chat_template_path)
+        if path.is_file():
+            tokenizer.chat_template = path.read_text(encoding="utf-8")
+        else:
+            tokenizer.chat_template = load_tokenizer(ModelConfig(model_name_or_path=chat_template_path)).chat_template
+    return tokenizer
+
+
+def load_model(config: ModelConfig, device: torch.device) -> Any:
+    """The causal model in its master dtype (float32 unless asked otherwise), on `device`.
+
+    A folder that holds an adapter gives its base model with the adapter on it, trainable. Raises ModelError.
+    """
+    from transformers import AutoModelForCausalLM
+
+    name = str(config.model_name_or_path)
+    adapter = Path(name) / "adapter_config.json"
+    if adapter.is_file():
+        base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
+        return _with_adapter(load_model(_renamed(config, base), device), name)
+    options: dict[str, Any] = dict(config.model_init_kwargs or {})
+    if config.attn_implementation not in (None, "tree", "branches"):
+        options["attn_implementation"] = config.attn_implementation
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            name,
+            revision=config.model_revision,
+            trust_remote_code=config.trust_remote_code,
+            dtype=DTYPES["float32" if config.dtype == "auto" else config.dtype],
+            **_quantization(config),
+            **options,
+        )
+    except (OSError, ValueError) as error:
+        raise _hub_error("The model", name, error) from error
+    if not (config.load_in_4bit or config.load_in_8bit):
+        model = model.to(device)
+    return _with_adapter(model, config.adapter_name_or_path) if config.adapter_name_or_path else model
+
+
+def _renamed(config: ModelConfig, name: str) -> ModelConfig:
+    from dataclasses import replace
+
+    return replace(config, model_name_or_path=name)
+
+
+def _with_adapter(model: Any, adapter: str) -> Any:
+    from peft import PeftModel
+
+    try:
+        return PeftModel.from_pretrained(model, adapter, is_trainable=True)
+    except (OSError, ValueError) as error:
+        raise _hub_error("The adapter", adapter, error) from error
+
+
+def _quantization(config: ModelConfig) -> dict[str, Any]:
+    if not (config.load_in_4bit or config.load_in_8bit):
+        return {}
+    from importlib.util import find_spec
+
+    if find_spec("bitsandbytes") is None:
+        raise ModelError("load_in_4bit and load_in_8bit need bitsandbytes; install it with pip install 'burnish[quantization]'.")
+    if not config.use_peft and not config.adapter_name_or_path:
+        raise ModelError("A quantized model is frozen and trains only through an adapter; add use_peft=True.")
+    from transformers import BitsAndBytesConfig
+
+    compute, _ = choose_compute_dtype(config.compute_dtype, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    return {
+        "quantization_config": BitsAndBytesConfig(
+            load_in_4bit=config.load_in_4bit,
+            load_in_8bit=config.load_in_8bit,
+            bnb_4bit_quant_type=config.bnb_4bit_quant_type,
+            bnb_4bit_use_double_quant=config.use_bnb_nested_quant,
+            bnb_4bit_compute_dtype=compute,
+        )
+    }
+
+
+def disable_dropout(model: torch.nn.Module) -> None:
+    """Sets every dropout of the model and its adapters to 0, in place, attention's too."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        elif isinstance(module.__dict__.get("attention_dropout"), float):
+            module.attention_dropout = 0.0

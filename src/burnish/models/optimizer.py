@@ -1,0 +1,94 @@
+"""Optimizers by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+Named = list[tuple[str, nn.Parameter]]
+
+
+def make_optimizer(
+    name: str, model: nn.Module, *, learning_rate: float, weight_decay: float, betas: tuple[float, float], epsilon: float, **options: Any
+) -> torch.optim.Optimizer:
+    """`name` is one of `OPTIMIZERS`; `options` (`optim_args`) go to it. Vectors (biases, norms) are never decayed.
+
+    Raises ValueError for an unknown name, an option that the optimizer does not have, or a model with nothing to train.
+    """
+    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    if not named:
+        raise ValueError("No parameter of the model requires a gradient, so there is nothing to train; unfreeze some or add an adapter.")
+    if name not in OPTIMIZERS:
+        raise ValueError(f"optim is {name!r}; choose one of {', '.join(OPTIMIZERS)}, or pass your own as optimizers=(optimizer, schedule).")
+    try:
+        return OPTIMIZERS[name](named, learning_rate, weight_decay, betas, epsilon, options)
+    except TypeError as error:
+        raise ValueError(f"optim_args {sorted(options)} do not all belong to {name}: {error}.") from None
+
+
+def _groups(named: Iterable[tuple[str, nn.Parameter]], weight_decay: float) -> list[dict[str, Any]]:
+    named = list(named)
+    groups = [
+        {"params": [p for _, p in named if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for _, p in named if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def _adamw(named: Named, lr: float, decay: float, betas: tuple[float, float], eps: float, options: dict[str, Any]) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(_groups(named, decay), lr=lr, betas=betas, eps=eps, **{"fused": True, **options})
+
+
+def _adafactor(named: Named, lr: float, decay: float, betas: tuple[float, float], eps: float, options: dict[str, Any]) -> torch.optim.Optimizer:
+    return torch.optim.Adafactor(_groups(named, decay), lr=lr, **options)
+
+
+def _sgd(named: Named, lr: float, decay: float, betas: tuple[float, float], eps: float, options: dict[str, Any]) -> torch.optim.Optimizer:
+    return torch.optim.SGD(_groups(named, decay), lr=lr, **options)
+
+
+def _muon(named: Named, lr: float, decay: float, betas: tuple[float, float], eps: float, options: dict[str, Any]) -> torch.optim.Optimizer:
+    """Muon for the matrices of the layers; AdamW for embeddings, head, vectors and tensors of three axes, as its author advises."""
+    matrices = {id(p) for n, p in named if p.ndim == 2 and not any(word in n for word in ("embed", "lm_head", "wte", "wpe"))}
+    parts: list[torch.optim.Optimizer] = []
+    if hidden := [p for _, p in named if id(p) in matrices]:
+        # match_rms_adamw: one learning rate then suits both parts (Liu et al. 2025, arXiv:2502.16982, eq. 4)
+        parts.append(torch.optim.Muon(hidden, lr=lr, weight_decay=decay, **{"adjust_lr_fn": "match_rms_adamw", **options}))
+    if rest := [(n, p) for n, p in named if id(p) not in matrices]:
+        parts.append(torch.optim.AdamW(_groups(rest, decay), lr=lr, betas=betas, eps=eps, fused=True))
+    return parts[0] if len(parts) == 1 else Together(parts)
+
+
+class Together(torch.optim.Optimizer):
+    """Several optimizers over disjoint parameters as one."""
+
+    def __init__(self, parts: list[torch.optim.Optimizer]) -> None:
+        self.parts = parts
+        super().__init__([group for part in parts for group in part.param_groups], {})
+        self._share_groups()
+
+    def _share_groups(self) -> None:
+        # a schedule writes into these dictionaries, so they must be the parts' own
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        for part in self.parts:
+            part.step(closure)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for part in self.parts:
+            part.zero_grad(set_to_none)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for part, state in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        self._share_groups()
+
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adamw": _adamw, "adafactor": _adafactor, "sgd": _sgd, "muon": _muon}
