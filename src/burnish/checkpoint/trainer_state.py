@@ -11,6 +11,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+PROGRESS = (
+    "epoch",
+    "global_step",
+    "num_input_tokens_seen",
+    "total_flos",
+    "log_history",
+    "best_metric",
+    "best_global_step",
+    "best_model_checkpoint",
+    "stateful_callbacks",
+)
+"""Fields that training changes. The others say how this run was asked to be, and which process this is."""
+
 
 @dataclass
 class TrainerState:
@@ -46,6 +59,10 @@ class TrainerState:
     @classmethod
     def load_from_json(cls, json_path: str | Path) -> TrainerState:
         return cls(**json.loads(Path(json_path).read_text(encoding="utf-8")))
+
+    def restore(self, saved: TrainerState) -> None:
+        """Take over `saved`'s progress, in place."""
+        vars(self).update({name: vars(saved)[name] for name in PROGRESS})
 
 
 @dataclass

@@ -1,0 +1,139 @@
+"""A model's tensors out through `save_pretrained`, and back in place to the bit.
+
+`from_pretrained` alone is not exact: it leaves out buffers that are not persistent and parameters that were unfrozen
+beside an adapter, and casts everything to one dtype. So every tensor that training may change is looked up in the files
+that `save_pretrained` wrote; what is not there with the same bits goes into a file of its own. (That file is tiny,
+except for mixture-of-experts models, whose experts transformers splits on the way out.)
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from burnish.checkpoint.files import CheckpointError
+
+OTHER = "other_tensors.safetensors"
+
+
+def save_model(model: nn.Module, folder: Path) -> None:
+    """`model.save_pretrained(folder)`, and beside it what that left out."""
+    from safetensors.torch import save_file
+
+    with _no_progress_bar():
+        model.save_pretrained(folder)  # type: ignore[operator]
+    saved, keys = _SavedTensors(folder), _keys_in_files(model)
+    other = {
+        name: tensor.detach().contiguous()
+        for name, tensor in _changing_tensors(model).items()
+        if not any(_same_bits(tensor, saved.get(key)) for key in keys[_place(tensor)])
+    }
+    if other:
+        save_file(other, folder / OTHER)
+
+
+def load_model(model: nn.Module, folder: Path) -> None:
+    """Copy what `save_model` wrote into `model`, in place; tied weights stay tied.
+
+    Raises:
+        CheckpointError: a tensor is missing from the folder, or has another shape or dtype there.
+    """
+    saved, keys = _SavedTensors(folder), _keys_in_files(model)
+    with torch.no_grad():
+        for name, tensor in _changing_tensors(model).items():
+            candidates = [(OTHER, name), *keys[_place(tensor)]]
+            value = next((found for key in candidates if (found := saved.get(key)) is not None), None)
+            if value is None:
+                raise CheckpointError(f"{folder} holds no {name}; the checkpoint is of another model, so give this run another output_dir.")
+            if value.shape != tensor.shape or value.dtype != tensor.dtype:
+                raise CheckpointError(
+                    f"{folder} holds {name} as {_spec(value)} where this run has {_spec(tensor)}; "
+                    "load the model in the dtype and shape it was trained in, or give this run another output_dir."
+                )
+            tensor.copy_(value)
+
+
+def adapter_names(model: nn.Module) -> tuple[str, ...]:
+    """Names of a PeftModel's adapters; none for any other model. Does not import peft."""
+    peft = sys.modules.get("peft")
+    return tuple(model.peft_config) if peft is not None and isinstance(model, peft.PeftModel) else ()
+
+
+def _changing_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """All parameters and buffers, each once under its first name; of an adapter's frozen base the buffers only."""
+    everything = not adapter_names(model)
+    named: dict[tuple[Any, ...], tuple[str, Tensor]] = {}
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.numel() and (everything or tensor.requires_grad or not isinstance(tensor, nn.Parameter)):
+            named.setdefault(_place(tensor), (name, tensor))
+    return dict(named.values())
+
+
+def _keys_in_files(model: nn.Module) -> defaultdict[tuple[Any, ...], list[tuple[str, str]]]:
+    """Where a tensor lies in memory → the (file's folder, key) under which `save_pretrained` may have written it."""
+    keys = defaultdict(list)
+    for adapter in adapter_names(model):
+        from peft import get_peft_model_state_dict
+
+        # Embeddings that PEFT may add are those of the frozen base; asking for them can ask the hub.
+        for key, tensor in get_peft_model_state_dict(model, adapter_name=adapter, save_embedding_layers=False).items():
+            keys[_place(tensor)].append(("" if adapter == "default" else adapter, key))
+    if not keys:
+        for key, tensor in model.state_dict().items():
+            if isinstance(tensor, Tensor):
+                keys[_place(tensor)].append(("", key))
+    return keys
+
+
+class _SavedTensors:
+    """(folder below the checkpoint, or OTHER; key) → tensor, read one at a time."""
+
+    def __init__(self, root: Path) -> None:
+        from safetensors import safe_open
+
+        self._files = {}
+        for path in sorted(root.rglob("*.safetensors")):
+            where = OTHER if path == root / OTHER else path.parent.relative_to(root).as_posix().removeprefix(".")
+            file = safe_open(path, framework="pt")
+            self._files.update({(where, key): file for key in file.keys()})  # noqa: SIM118  safe_open does not iterate
+
+    def get(self, key: tuple[str, str]) -> Tensor | None:
+        return self._files[key].get_tensor(key[1]) if key in self._files else None
+
+
+def _place(tensor: Tensor) -> tuple[Any, ...]:
+    """Equal for two tensors exactly where they are the same memory seen the same way: tied weights."""
+    return tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tensor.dtype, tuple(tensor.shape), tensor.stride()
+
+
+def _same_bits(tensor: Tensor, saved: Tensor | None) -> bool:
+    if saved is None or saved.shape != tensor.shape or saved.dtype != tensor.dtype:
+        return False
+    # As bytes: NaN is not equal to itself, and -0.0 equals 0.0.
+    live = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
+    return torch.equal(live, saved.view(-1).view(torch.uint8))
+
+
+def _spec(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """transformers draws a bar for every save, which would break ours."""
+    from transformers.utils import logging
+
+    enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if enabled:
+            logging.enable_progress_bar()
