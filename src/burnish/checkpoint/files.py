@@ -2,8 +2,9 @@
 
 A folder `checkpoint-<step>` is seen whole or not at all, wherever a process dies: a new one is filled under a `tmp-` name,
 an old one is given a `tmp-` name before it is deleted, and one that is replaced waits under a `replaced-` name.
+
 SHA-256 is the fastest safe hash of the standard library on processors with SHA instructions (1.2 GB/s a thread where
-BLAKE2b has 0.8), and `sha256sum` can check a file by hand.
+BLAKE2b has 0.8). An optimizer's state is one huge file, so files are hashed in pieces, on all cores.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,8 @@ from typing import Any
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-THREADS = 4
+THREADS = min(16, os.cpu_count() or 1)
+PIECE = 1 << 26
 OUT_OF_SPACE = {errno.ENOSPC: "is full", errno.EDQUOT: "is at its quota", errno.EFBIG: "or `ulimit -f` refuses a file this large"}
 
 
@@ -163,9 +165,20 @@ def _fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _sha256s(paths: Sequence[Path], pool: ThreadPoolExecutor) -> Iterator[str]:
+    """Of each file the SHA-256 of the SHA-256s of its pieces of 64 MiB, as a lazy series; the work starts now."""
+    pieces = [[pool.submit(_piece_sha256, path, start) for start in range(0, path.stat().st_size or 1, PIECE)] for path in paths]
+    return (hashlib.sha256(b"".join(piece.result() for piece in file)).hexdigest() for file in pieces)
+
+
+def _piece_sha256(path: Path, start: int) -> bytes:
+    digest, left = hashlib.sha256(), PIECE
+    with path.open("rb", buffering=0) as file:
+        file.seek(start)
+        while left and (block := file.read(min(left, 1 << 20))):
+            digest.update(block)
+            left -= len(block)
+    return digest.digest()
 
 
 def _manifest_text(body: Mapping[str, Any]) -> str:
@@ -178,13 +191,13 @@ def _seal(folder: Path, step: int, identity: Mapping[str, str]) -> None:
     files = _files(folder)
     with ThreadPoolExecutor(THREADS) as pool:
         # The disk works while the processors hash.
-        synced, hashes = pool.map(_fsync, files), pool.map(_sha256, files)
+        hashes = _sha256s(files, pool)
+        for path in files:
+            _fsync(path)
         entries = {
             path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": digest}
             for path, digest in zip(files, hashes, strict=True)
         }
-        for _ in synced:
-            pass
     manifest = folder / MANIFEST
     manifest.write_text(_manifest_text({"format": FORMAT, "step": step, "identity": dict(identity), "files": entries}), encoding="utf-8")
     for path in (manifest, *(child for child in folder.rglob("*") if child.is_dir()), folder):
@@ -227,7 +240,7 @@ def _check_files(folder: Path, entries: Mapping[str, Mapping[str, Any]], *, hash
             raise _DamageError(f"{name} has {size:,} bytes instead of {entry['bytes']:,}")
     if hashes:
         with ThreadPoolExecutor(THREADS) as pool:
-            for (name, entry), digest in zip(entries.items(), pool.map(_sha256, (folder / name for name in entries)), strict=True):
+            for (name, entry), digest in zip(entries.items(), _sha256s([folder / name for name in entries], pool), strict=True):
                 if digest != entry["sha256"]:
                     raise _DamageError(f"the content of {name} does not have the hash it was written with")
 

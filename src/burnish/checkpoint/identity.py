@@ -111,7 +111,6 @@ def _version(package: str) -> str | None:
 def _git() -> dict[str, Any] | None:
     """The repository of the working directory; a file that git does not track does not make it dirty."""
 
-
     def run(*words: str) -> str:
         return subprocess.run(["git", *words], capture_output=True, text=True, timeout=5, check=True).stdout.strip()
 
