@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+"""JSON has no such numbers: they are written as these strings and read back as floats."""
 
 
 class MetricsFile:
@@ -12,15 +18,20 @@ class MetricsFile:
 
     def __init__(self, path: Path) -> None:
         """Opens for appending, creating folders. For a new run call `truncate(0)`, for a resumed one `truncate(offset)`."""
-        raise NotImplementedError
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._file = path.open("ab")
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Write and flush one line. NaN and infinities become the strings "nan", "inf", "-inf"; numpy and torch scalars numbers."""
-        raise NotImplementedError
+        """Write and flush one line. NaN and infinities become strings (`NON_FINITE`), scalars of NumPy and torch numbers."""
+        self._file.write(json.dumps(_plain(line), allow_nan=False, ensure_ascii=False).encode() + b"\n")
+        self._file.flush()
 
     def sync(self) -> int:
         """Flush and fsync; returns the size in bytes, which a checkpoint stores as its `metrics_offset`."""
-        raise NotImplementedError
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return self.path.stat().st_size
 
     def truncate(self, offset: int) -> int:
         """Cut the file to `offset` bytes; returns how many lines (a torn one counts) went.
@@ -28,12 +39,48 @@ class MetricsFile:
         Raises:
             ValueError: the file is shorter than `offset`, or `offset` is inside a line.
         """
-        raise NotImplementedError
+        content = self.path.read_bytes()
+        if len(content) < offset:
+            raise ValueError(
+                f"{self.path} has {len(content):,} bytes, but the checkpoint was written when it had {offset:,}; "
+                "put the missing lines back, or start over in another output_dir."
+            )
+        if offset and content[offset - 1 : offset] != b"\n":
+            raise ValueError(
+                f"{self.path} was changed: no line ends at byte {offset:,}, where the checkpoint's last one did; "
+                "put the original back, or start over in another output_dir."
+            )
+        self._file.truncate(offset)
+        return len(content[offset:].splitlines())
 
     def close(self) -> None:
-        raise NotImplementedError
+        self._file.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All lines, in order. A torn last line (the process died while writing it) is left out; any other bad line raises ValueError."""
-    raise NotImplementedError
+    """All lines, in order. A torn last line (the process died while writing it) is left out.
+
+    Raises:
+        ValueError: any other line is no JSON object.
+    """
+    *lines, _torn = path.read_bytes().split(b"\n")
+    metrics = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            values = json.loads(line)
+            metrics.append({name: NON_FINITE.get(value, value) if isinstance(value, str) else value for name, value in values.items()})
+        except (ValueError, AttributeError):
+            raise ValueError(f"Line {number} of {path} is no JSON object; delete it to read the others.") from None
+    return metrics
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, bool | int | str | None):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(float(value))
+    return _plain(value.item())

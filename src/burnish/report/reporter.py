@@ -1,0 +1,43 @@
+"""One report for a run: metrics.jsonl, the console and the trackers, told together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from burnish.report.console import Console
+from burnish.report.metrics import MetricsFile
+from burnish.report.trackers import Trackers
+
+
+class Reporter:
+    """On the main process only; the others have one without file and trackers, whose console is silent."""
+
+    def __init__(self, console: Console, metrics: MetricsFile | None = None, trackers: Trackers | None = None) -> None:
+        self.console = console
+        self.metrics = metrics
+        self.trackers = trackers
+
+    def advance(self, step: int) -> None:
+        self.console.advance(step)
+
+    def log(self, step: int, logs: Mapping[str, float]) -> None:
+        self._write(step, logs)
+        self.console.log(step, logs)
+
+    def evaluated(self, step: int, metrics: Mapping[str, float], name: str) -> None:
+        self._write(step, {f"{name}_{key}": value for key, value in metrics.items()})
+        self.console.evaluated(step, {f"{name}_{key}": value for key, value in metrics.items()}, name)
+
+    def _write(self, step: int, values: Mapping[str, float]) -> None:
+        if self.metrics is not None:
+            self.metrics.append({"step": step, **values})
+        if self.trackers is not None:
+            self.trackers.log(step, values)
+
+    def close(self) -> None:
+        self.console.stop()
+        if self.metrics is not None:
+            self.metrics.sync()
+            self.metrics.close()
+        if self.trackers is not None:
+            self.trackers.close()
