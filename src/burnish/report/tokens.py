@@ -2,31 +2,135 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from itertools import groupby
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from burnish.types import Example
+from burnish.types import Example, Segment
 
 if TYPE_CHECKING:
     import rich.console
 
 Decode = Callable[[list[int]], str]
 
+STYLES = {"trained": "bold black on green", "context": "cyan", "template": "bright_black", "left out": "italic yellow"}
+"""A token is `trained`; else `template` where the chat template wrote it; else `context`."""
 
-def show_example(example: Example, decode: Decode | Any, console: rich.console.Console, *, max_tokens: int | None = None) -> None:
+
+@runtime_checkable
+class Decoder(Protocol):
+    """A tokenizer, as far as it is needed here."""
+
+    def decode(self, token_ids: list[int]) -> str: ...
+
+
+def show_example(example: Example, decode: Decode | Decoder, console: rich.console.Console, *, max_tokens: int | None = None) -> None:
     """Print an example with trained, context and template tokens told apart, and a legend.
 
-    `decode` is a tokenizer or a function from token ids to text. Newlines are shown as ⏎. Where there are no colours
-    trained runs stand between ⟦ and ⟧. With `max_tokens` the middle is left out, and the output says how much.
+    `decode` is a tokenizer or a function from token ids to text. Newlines are shown as ⏎, other control characters as
+    ``\\x1b``. Where there are no colours trained runs stand between ⟦ and ⟧. With `max_tokens` the middle of each
+    branch is left out, and the output says how much.
     """
-    raise NotImplementedError
+    from rich.text import Text
+
+    to_text = decode.decode if isinstance(decode, Decoder) else decode
+    plain = console.no_color or console.color_system is None
+    total, trained = len(example), example.trained_tokens
+    console.print(
+        f"{example.group_id}: {total:,} tokens, {trained:,} trained ({trained / max(total, 1):.0%})", markup=False, highlight=False
+    )
+    legend = Text("⟦trained⟧ context and template" if plain else "")
+    if not plain:
+        legend = Text("  ").join(Text(name, style=STYLES[name]) for name in ("trained", "context", "template"))
+    console.print(legend)
+    for number, branch in enumerate(example.branches, start=1):
+        if len(example.branches) > 1:
+            console.print(f"branch {number} of {len(example.branches)}", highlight=False)
+        line = Text()
+        for kind, text in _runs([*example.prompt, *branch.segments], to_text, max_tokens):
+            line.append(f"⟦{text}⟧" if plain and kind == "trained" else text, style=None if plain else STYLES[kind])
+        console.print(line, soft_wrap=True)
 
 
 def length_histogram(lengths: Sequence[int], max_length: int | None, width: int = 60) -> str:
-    """Lengths in tokens as horizontal bars with counts; what lies over `max_length` is in a bin of its own."""
-    raise NotImplementedError
+    """Lengths in tokens as horizontal bars with counts; what lies over `max_length` is in a bin of its own.
+
+    ::
+
+          0–49   ████▌ 3
+         50–99   ████████████ 8
+        over 100 █▌ 1
+        12 rows: shortest 7, median 61, longest 140 tokens
+    """
+    if not len(lengths):
+        return "no rows"
+    ordered = sorted(lengths)
+    within = [length for length in ordered if max_length is None or length <= max_length]
+    size = _bin_size(within[-1] + 1 if within else 1)
+    bins: dict[str, int] = {}
+    for start in range(0, within[-1] + 1 if within else 0, size):
+        end = start + size - 1 if max_length is None else min(start + size - 1, max_length)
+        bins[f"{start:,}–{end:,}"] = sum(start <= length <= end for length in within)
+    if len(within) < len(ordered):
+        bins[f"over {max_length:,}"] = len(ordered) - len(within)
+    label = max(map(len, bins))
+    scale = width / max(bins.values())
+    lines = [f"{name:>{label}} {_bar(count * scale)} {count:,}" for name, count in bins.items()]
+    summary = f"shortest {ordered[0]:,}, median {ordered[len(ordered) // 2]:,}, longest {ordered[-1]:,} tokens"
+    return "\n".join([*lines, f"{len(ordered):,} rows: {summary}"])
 
 
 def share_trained(examples: Iterable[Example]) -> float:
     """Trained tokens / all tokens, 0 to 1; 0 without any."""
-    raise NotImplementedError
+    trained = total = 0
+    for example in examples:
+        trained += example.trained_tokens
+        total += len(example)
+    return trained / total if total else 0.0
+
+
+def _kind(segment: Segment) -> str:
+    if segment.trained:
+        return "trained"
+    return "template" if segment.source == "template" else "context"
+
+
+def _runs(segments: Sequence[Segment], to_text: Decode, max_tokens: int | None) -> list[tuple[str, str]]:
+    """(kind, visible text) for each longest run of tokens of one kind."""
+    tokens = [(_kind(segment), int(token)) for segment in segments for token in segment.token_ids]
+    ids = [token for _, token in tokens]
+    left_out = range(0)
+    if max_tokens is not None and len(ids) > max_tokens:
+        left_out = range((max_tokens + 1) // 2, len(ids) - max_tokens // 2)
+        for index in left_out:
+            tokens[index] = ("left out", ids[index])
+    runs, end, before = [], 0, ""
+    for kind, run in groupby(kind for kind, _ in tokens):
+        start, end = end, end + len(list(run))
+        if kind == "left out":
+            runs.append((kind, f" … {len(left_out):,} tokens left out … "))
+            before = to_text(ids[:end])
+            continue
+        # What a run adds to the text before it: alone, some tokenizers would drop its first space.
+        until = to_text(ids[:end])
+        runs.append((kind, _visible(until[len(before) :] if until.startswith(before) else to_text(ids[start:end]))))
+        before = until
+    return runs
+
+
+def _visible(text: str) -> str:
+    """A terminal must not obey the data."""
+    escaped = "".join(char if char == "\n" or char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return escaped.replace("\n", "⏎\n")
+
+
+def _bin_size(span: int, most: int = 12) -> int:
+    """The smallest of 1, 2, 5, 10, 20, 50, … that cuts `span` into at most `most` bins."""
+    power = 10 ** max(0, math.floor(math.log10(span / most)))
+    return next(size for size in (power, 2 * power, 5 * power, 10 * power) if span <= most * size)
+
+
+def _bar(length: float) -> str:
+    eighths = max(round(length * 8), length > 0)
+    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
