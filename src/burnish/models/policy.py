@@ -91,8 +91,8 @@ class Policy(nn.Module):
         parts, order, aux, tokens = [], [], [], 0
         for i, node in enumerate(tree.nodes):
             mine = ((tree.index_N >= node.start) & (tree.index_N < node.end)).nonzero()[:, 0]
-            if not len(mine):
-                continue
+            if not len(mine) and (tree.N or i):
+                continue  # a tree with no target at all still runs once, so that every parameter has a gradient
             path = [i]
             while tree.nodes[path[0]].parent >= 0:
                 path.insert(0, tree.nodes[path[0]].parent)

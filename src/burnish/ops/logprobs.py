@@ -45,12 +45,22 @@ class _Shape:
     has_bias: bool = field(default=False)
 
 
-def _logits(inputs: Sequence[Tensor], weights: Sequence[Tensor], bias: Tensor | None, shape: _Shape) -> Tensor:
-    """One chunk's logits, in at least float32."""
-    z = inputs[0] @ weights[0].t()
+def _buffers(targets: Tensor, weights: Sequence[Tensor], shape: _Shape) -> tuple[Tensor, Tensor]:
+    """Two `[rows, V]` tensors that all chunks share: fresh ones for each would cost as much as the arithmetic on them."""
+    dtype = torch.promote_types(weights[0].dtype, torch.float32)
+    size = (min(shape.rows, len(targets)), len(weights[0]))
+    return torch.empty(size, dtype=dtype, device=targets.device), torch.empty(size, dtype=dtype, device=targets.device)
+
+
+def _logits(inputs: Sequence[Tensor], weights: Sequence[Tensor], bias: Tensor | None, shape: _Shape, out: Tensor) -> Tensor:
+    """One chunk's logits, written into `out`, in at least float32."""
+    z = out[: len(inputs[0])]
+    if inputs[0].dtype == z.dtype:
+        torch.mm(inputs[0], weights[0].t(), out=z)
+    else:
+        z.copy_(inputs[0] @ weights[0].t())
     for x, w in zip(inputs[1:], weights[1:], strict=True):
-        z.addmm_(x, w.t())
-    z = z.to(torch.promote_types(z.dtype, torch.float32))
+        z += x @ w.t()
     if bias is not None:
         z += bias
     if shape.scale != 1.0:
@@ -82,13 +92,16 @@ class _ChunkedLogprobs(torch.autograd.Function):
         inputs, weights = factors[:half], factors[half:]
         dtype = torch.promote_types(inputs[0].dtype, torch.float32)
         logp, lse, entropy, top1 = (torch.empty(len(targets), dtype=dtype, device=targets.device) for _ in range(4))
+        buffer, scratch = _buffers(targets, weights, shape)
         for s in _chunks(len(targets), shape.rows):
-            z = _logits([x[s] for x in inputs], weights, bias, shape)
-            chosen = z.gather(1, targets[s, None])[:, 0]
-            top1[s] = (chosen >= z.amax(1)).to(dtype)
-            lse[s] = z.logsumexp(1)
+            z = _logits([x[s] for x in inputs], weights, bias, shape, buffer)
+            chosen, highest = z.gather(1, targets[s, None])[:, 0], z.amax(1)
+            p = torch.sub(z, highest[:, None], out=scratch[: len(z)]).exp_()
+            total = p.sum(1)
+            lse[s] = highest + total.log()
             logp[s] = chosen - lse[s]
-            entropy[s] = lse[s] - torch.linalg.vecdot((z - lse[s, None]).exp_(), z)
+            top1[s] = (chosen >= highest).to(dtype)
+            entropy[s] = lse[s] - torch.linalg.vecdot(p, z) / total
         ctx.save_for_backward(targets, lse, entropy, *((bias,) if shape.has_bias else ()), *factors)
         ctx.shape = shape
         ctx.mark_non_differentiable(top1)
@@ -107,9 +120,11 @@ class _ChunkedLogprobs(torch.autograd.Function):
         grads: list[Tensor | None] = [
             torch.zeros(t.shape, dtype=lse.dtype, device=t.device) if n else None for t, n in zip(factors, needed[1:], strict=True)
         ]
+        buffer, scratch = _buffers(targets, weights, shape)
         for s in _chunks(len(targets), shape.rows):
-            z = _logits([x[s] for x in inputs], weights, bias, shape)
-            d = _grad_z(z, lse[s], entropy[s], targets[s], (grad_logp, grad_entropy), s)
+            z = _logits([x[s] for x in inputs], weights, bias, shape, buffer)
+            log_p = torch.sub(z, lse[s, None], out=scratch[: len(z)])
+            d = _grad_z(log_p, entropy[s], targets[s], (grad_logp, grad_entropy), s)
             d = _logits_gradient(z, d, shape)
             if grad_bias is not None:
                 grad_bias += d.sum(0)
@@ -117,9 +132,9 @@ class _ChunkedLogprobs(torch.autograd.Function):
         return None, None, grad_bias, *(g if g is None else g.to(t.dtype) for g, t in zip(grads, factors, strict=True))
 
 
-def _grad_z(z: Tensor, lse: Tensor, entropy: Tensor, targets: Tensor, grads: tuple[Tensor | None, Tensor | None], s: slice) -> Tensor:
+def _grad_z(log_p: Tensor, entropy: Tensor, targets: Tensor, grads: tuple[Tensor | None, Tensor | None], s: slice) -> Tensor:
+    """∂/∂z of one chunk, in place of `log_p`."""
     grad_logp, grad_entropy = grads
-    log_p = z - lse[:, None]
     if grad_entropy is None:
         assert grad_logp is not None
         d = log_p.exp_().mul_(-grad_logp[s, None])

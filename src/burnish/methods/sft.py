@@ -1,0 +1,70 @@
+"""Supervised fine-tuning: raise the log-probability of the tokens that a good answer has.
+
+    nll   L = Σ_t -log π(y_t | y_<t) / N                                     (maximum likelihood)
+    dft   L = Σ_t -sg(π(y_t | y_<t)) log π(y_t | y_<t) / N                   (Wu et al. 2025, arXiv:2508.05629, eq. 9)
+
+N is the number of trained tokens in the whole optimizer step, over all micro-batches and ranks: a token weighs the same
+whatever row, micro-batch or process it is in. Which tokens are trained is decided when rows become examples
+(`completion_only_loss`, `assistant_only_loss`), with the meaning that TRL gives these options.
+
+What we do differently: rows are never padded and never see each other, so there is no packing option to choose; `dft` is
+divided by the step's count like `nll`. Evidence: `bench/parity_sft.py` (same losses and gradient norms as TRL 1.16).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from burnish.config.data import DataConfig
+from burnish.config.model import ModelConfig
+from burnish.config.sft import SFTConfig
+from burnish.ops.likelihood import dft_loss, nll_loss
+from burnish.trainer import Trainer, run_command
+from burnish.types import LossOut, Sum, TokenOutputs, TokenTree
+
+LOSSES: dict[str, Callable[[Tensor], Tensor]] = {"nll": nll_loss, "dft": dft_loss}
+"""Name → function from log-probs `[N]` to losses `[N]`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SFT:
+    """The method as the loop sees it."""
+
+    args: SFTConfig
+
+    def counts(self, tree: TokenTree) -> Mapping[str, float]:
+        return {"loss": tree.N, "aux": tree.T} if self.args.router_aux_loss_coef else {"loss": tree.N}
+
+    def loss_and_metrics(self, tree: TokenTree, outputs: TokenOutputs) -> LossOut:
+        return loss_and_metrics(tree, outputs, self.args)
+
+
+def loss_and_metrics(tree: TokenTree, outputs: TokenOutputs, args: SFTConfig) -> LossOut:
+    """The loss over the tree's N trained tokens; metrics are means over the same tokens."""
+    count = float(tree.N)
+    terms = {"loss": Sum(total=LOSSES[args.loss_type](outputs.logp_N).sum(), count=count)}
+    metrics = {"nll": Sum(total=-outputs.logp_N.detach().sum(), count=count)}
+    if outputs.entropy_N is not None:
+        metrics["entropy"] = Sum(total=outputs.entropy_N.detach().sum(), count=count)
+    if outputs.top1_N is not None:
+        metrics["mean_token_accuracy"] = Sum(total=outputs.top1_N.sum(), count=count)
+    if args.router_aux_loss_coef and outputs.aux_loss is not None:
+        # a mean over tokens of each tree's own balance: the one term that depends on how a step is cut in micro-batches
+        terms["aux"] = Sum(total=args.router_aux_loss_coef * outputs.aux_loss * tree.T, count=float(tree.T))
+        metrics["aux_loss"] = Sum(total=outputs.aux_loss.detach() * tree.T, count=float(tree.T))
+    return LossOut(terms=terms, metrics=metrics)
+
+
+class SFTTrainer(Trainer[SFTConfig]):
+    """``SFTTrainer("org/model", train_dataset="train.jsonl").train()``. See `Trainer` for the arguments."""
+
+    config_class = SFTConfig
+    method_class = SFT
+
+
+def run(model: ModelConfig, data: DataConfig, args: SFTConfig) -> int:
+    """`burnish sft`."""
+    return run_command(SFTTrainer, model, data, args)
