@@ -81,30 +81,35 @@ def rules(cls: type) -> dict[str, Rule]:
     return {name: rule for base in reversed(cls.__mro__) for name, rule in RENAMED.get(base.__name__, {}).items()}
 
 
+def settle(cls: type, name: str, said: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """One option among those that were said → new options, checked, and a note. Raises ConfigError, as `translate` does."""
+    known, old = options(cls), rules(cls)
+    if name not in known and name not in old:
+        raise ConfigError(unknown(cls.__name__, name, [*known, *old]))
+    devices = int(os.environ.get("WORLD_SIZE", "1"))
+    became, note = old[name].apply(name, said, devices) if name in old else ({name: said[name]}, None)
+    return {new: known[new].check(value, name) for new, value in became.items()}, note
+
+
 def translate(cls: type, said: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Options as they were said → options as `cls` has them, each checked, and notes for the user.
 
     Raises:
-        ConfigError: an unknown name (with the nearest known one), a spelling that is refused (with what to use instead), a value
-            that is not accepted, two names that say different things of one option, or a required option that is missing.
+        ConfigError: an unknown name (with the nearest known one), a spelling that is refused (with what to use instead), a value that
+            is not accepted, two names that say different things of one option, or a required option that is missing.
     """
-    known, old = options(cls), rules(cls)
     settled: dict[str, Any] = {}
     said_by: dict[str, str] = {}
     notes: list[str] = []
-    devices = int(os.environ.get("WORLD_SIZE", "1"))
-    for name, value in said.items():
-        if name not in known and name not in old:
-            raise ConfigError(unknown(cls.__name__, name, [*known, *old]))
-        became, note = old[name].apply(name, said, devices) if name in old else ({name: value}, None)
-        notes += [note] if note and note not in notes else []
-        for new, to in became.items():
-            checked = known[new].check(to, name)
-            if settled.setdefault(new, checked) != checked:
-                first = said_by[new]
-                raise ConfigError(f"{first}={said[first]!r} and {name}={value!r} say different things of {new}; give only {new}.")
+    for name in said:
+        became, note = settle(cls, name, said)
+        notes += [note] if note else []
+        for new, value in became.items():
+            if settled.setdefault(new, value) != value:
+                both = f"{said_by[new]}={said[said_by[new]]!r} and {name}={said[name]!r}"
+                raise ConfigError(f"{both} say different things of {new}; give only {new}.")
             said_by.setdefault(new, name)
-    missing = [name for name, one in known.items() if one.required and name not in settled]
+    missing = [name for name, one in options(cls).items() if one.required and name not in settled]
     if missing:
         raise ConfigError(f"{cls.__name__} needs {' and '.join(missing)}.")
     return settled, notes
@@ -112,7 +117,7 @@ def translate(cls: type, said: Mapping[str, Any]) -> tuple[dict[str, Any], list[
 
 def unknown(where: str, name: str, known: Iterable[str], spell: Callable[[str], str] = repr) -> str:
     """The sentence about an unknown name, with the nearest known one."""
-    near = nearest(name, list(known))
+    near = nearest(name, known)
     return f"{where} has no option {spell(name)}" + (f"; the nearest is {spell(near)}." if near else ".")
 
 

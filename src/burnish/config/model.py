@@ -5,8 +5,6 @@ from typing import Any, Literal
 from burnish.config.base import Config, config, option
 from burnish.config.values import ConfigError
 
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-
 SAID_ELSEWHERE = {
     "dtype": "dtype",
     "torch_dtype": "dtype",
@@ -18,9 +16,14 @@ SAID_ELSEWHERE = {
 
 @config
 class LoadConfig(Config):
-    """How a model is loaded and computed with. `ModelConfig` and the trainers' configurations share these options."""
+    """How a model is loaded and computed with.
 
-    compute_dtype: Dtype = option("auto", "Precision of forward and backward passes (autocast); auto: what the hardware does well.")
+    `ModelConfig` and the trainers' configurations share these options: a trainer that is given a model's name has no other configuration.
+    """
+
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = option(
+        "auto", "Precision of forward and backward passes (autocast); auto: what the hardware does well."
+    )
     trust_remote_code: bool = option(False, "Run Python code that comes with the model or tokenizer.")
     model_init_kwargs: dict[str, Any] | None = option(None, "Further arguments of AutoModelForCausalLM.from_pretrained.")
 
@@ -70,7 +73,9 @@ class ModelConfig(AdapterConfig, LoadConfig):
 
     model_name_or_path: str | None = option(None, "Local folder or hub id of the model.")
     model_revision: str = option("main", "Branch, tag or commit of the model on the hub.")
-    dtype: Dtype = option("auto", "Type of the master weights, those that the optimizer changes; auto: float32.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
+        "auto", "Type of the master weights, those that the optimizer changes; auto: float32."
+    )
     attn_implementation: Literal["tree", "branches"] | None = option(
         None, "tree: one pass over all branches; branches: each alone; None: tree where the model passes its probe."
     )
@@ -80,5 +85,5 @@ class ModelConfig(AdapterConfig, LoadConfig):
             if name in SAID_ELSEWHERE:
                 raise ConfigError(f"model_init_kwargs holds {name!r}, which has an option of its own; use {SAID_ELSEWHERE[name]}.")
         if self.dtype == "float16" and not (self.use_peft or self.adapter_name_or_path):
-            raise ConfigError("dtype='float16' loses small updates of the weights; use dtype='float32' with compute_dtype='float16'.")
+            raise ConfigError("dtype='float16' needs use_peft=True: weights of that type lose small updates; use 'float32' to train them.")
         super().__post_init__()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from burnish.config.values import ConfigError, conform
+from burnish.config.values import ConfigError, conform, from_json
 
 Together = Callable[[Mapping[str, Any], int], tuple[Any, str | None]]
 
@@ -78,15 +78,12 @@ def _batch_size(said: Mapping[str, Any], devices: int) -> tuple[int, str]:
 
 
 def _compute_dtype(said: Mapping[str, Any], devices: int) -> tuple[str | None, None]:
-    bf16, fp16 = (said.get(name) for name in ("bf16", "fp16"))
-    for name, value in (("bf16", bf16), ("fp16", fp16)):
-        if value not in (None, True, False):
-            raise ConfigError(f"{name} must be True, False or None, not {value!r}.")
-    if bf16 and fp16:
-        raise ConfigError("bf16=True and fp16=True contradict each other; give compute_dtype='bfloat16' or compute_dtype='float16'.")
-    if bf16 or fp16:
-        return ("bfloat16" if bf16 else "float16"), None
-    return ("float32" if bf16 is False else None), None
+    for name in ("bf16", "fp16"):
+        if said.get(name) not in (None, True, False):
+            raise ConfigError(f"{name} must be True, False or None, not {said[name]!r}.")
+    if said.get("fp16"):
+        raise ConfigError("fp16=True is refused: float16 needs its loss scaled, which is not done here; use bf16=True or bf16=False.")
+    return {True: "bfloat16", False: "float32", None: None}[said.get("bf16")], None
 
 
 def _trackers(value: Any) -> list[Any]:
@@ -98,16 +95,12 @@ def _key_values(value: Any) -> Any:
     if not isinstance(value, str) or value.lstrip().startswith("{"):
         return value
     pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
-    return {key.strip(): _scalar(text.strip()) for key, _, text in pairs}
+    return {key.strip(): from_json(text.strip()) for key, _, text in pairs}
 
 
-def _scalar(text: str) -> Any:
-    for reader in (int, float, {"true": True, "false": False, "none": None}.__getitem__):
-        try:
-            return reader(text.lower())
-        except (ValueError, KeyError):
-            continue
-    return text
+def _modules(value: Any) -> Any:
+    """A lone module's name as a list: PEFT takes a string for a pattern of whole paths, which a name never matches."""
+    return [value] if isinstance(value, str) and value != "all-linear" and not set(value) & set("*+?^$|()[]\\") else value
 
 
 def _attention(said: Mapping[str, Any], devices: int) -> tuple[Any, str | None]:
@@ -138,10 +131,15 @@ OWN_OPTIMIZER = "build the optimizer yourself and pass it as SFTTrainer(optimize
 EVERY_N = "give logging_steps, the number of steps between two lines"
 
 RENAMED: dict[str, dict[str, Rule]] = {
+    "LoadConfig": {
+        "bf16": Rule(new="compute_dtype", together=_compute_dtype),
+        "fp16": Rule(new="compute_dtype", together=_compute_dtype),
+    },
     "ModelConfig": {
         "torch_dtype": becomes("dtype", unset=(None,)),
         "dtype": becomes("dtype", unset=(None,)),
         "attn_implementation": Rule(new="attn_implementation", together=_attention),
+        "lora_target_modules": becomes("lora_target_modules", _modules),
         "lora_task_type": only("CAUSAL_LM", instead="the method knows its task type; leave it out"),
         "lora_target_parameters": only(None, instead="use lora_target_modules"),
         "bnb_4bit_quant_storage": only(None, instead="weights of 4 bits are stored as bitsandbytes stores them by default; leave it out"),
@@ -150,11 +148,9 @@ RENAMED: dict[str, dict[str, Rule]] = {
         "ignore_bias_buffers": only(False, instead="there is nothing to ignore; leave it out"),
     },
     "TrainConfig": {
-        # how long, how many, in which precision
+        # how much at a time
         "per_device_train_batch_size": Rule(new="batch_size", together=_batch_size),
         "gradient_accumulation_steps": Rule(new="batch_size", together=_batch_size),
-        "bf16": Rule(new="compute_dtype", together=_compute_dtype),
-        "fp16": Rule(new="compute_dtype", together=_compute_dtype),
         "bf16_full_eval": only(False, instead=FULL_EVAL),
         "fp16_full_eval": only(False, instead=FULL_EVAL),
         "tf32": only(None, False, instead="call torch.set_float32_matmul_precision('high') before training"),

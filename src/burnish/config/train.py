@@ -10,6 +10,7 @@ Tracker = Literal["tensorboard", "trackio", "wandb", "mlflow"]
 Schedule = Literal[
     "linear",
     "cosine",
+    "cosine_with_restarts",
     "constant",
     "constant_with_warmup",
     "polynomial",
@@ -111,8 +112,6 @@ class CheckpointConfig(Config):
     def __post_init__(self) -> None:
         if self.save_steps != 500 and self.save_strategy != "steps":
             raise ConfigError(f"save_steps={self.save_steps} has no effect with save_strategy={self.save_strategy!r}; use 'steps'.")
-        if self.save_total_limit is not None and self.save_strategy == "no":
-            raise ConfigError(f"save_total_limit={self.save_total_limit} has no effect with save_strategy='no'; use 'steps' or 'epoch'.")
         super().__post_init__()
 
 
@@ -133,24 +132,12 @@ class TrainConfig(LoadConfig, OptimizerConfig, LoopConfig, EvalConfig, Checkpoin
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.save_total_limit is not None and self.save_strategy == "no" and not self.load_best_model_at_end:
+            raise ConfigError(f"save_total_limit={self.save_total_limit} has no effect with save_strategy='no'; use 'steps' or 'epoch'.")
         if self.eval_strategy == "steps" and self.eval_steps is None:
             object.__setattr__(self, "eval_steps", self.logging_steps)
-        if self.load_best_model_at_end:
-            self._check_best_is_saved()
-            if self.metric_for_best_model is None:
-                object.__setattr__(self, "metric_for_best_model", "loss")
+        if self.load_best_model_at_end and self.metric_for_best_model is None:
+            object.__setattr__(self, "metric_for_best_model", "loss")
         if self.metric_for_best_model is not None and self.greater_is_better is None:
-            less_is_better = self.metric_for_best_model.endswith(("loss", "perplexity", "entropy"))
+            less_is_better = self.metric_for_best_model.endswith(("loss", "nll", "perplexity", "entropy"))
             object.__setattr__(self, "greater_is_better", not less_is_better)
-
-    def _check_best_is_saved(self) -> None:
-        if self.save_strategy != self.eval_strategy:
-            raise ConfigError(
-                f"load_best_model_at_end=True needs a checkpoint at each evaluation: eval_strategy={self.eval_strategy!r} and "
-                f"save_strategy={self.save_strategy!r} must be the same."
-            )
-        if self.eval_strategy == "steps" and self.eval_steps and self.save_steps % self.eval_steps:
-            raise ConfigError(
-                f"load_best_model_at_end=True needs an evaluation at each checkpoint: save_steps={self.save_steps} must be a multiple of "
-                f"eval_steps={self.eval_steps}."
-            )

@@ -5,7 +5,7 @@ import json
 import math
 import numbers
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -123,6 +123,14 @@ def from_text(text: str, kind: Any) -> Any:
     return text
 
 
+def from_json(text: str) -> Any:
+    """A word whose option has no type of its own, as JSON has it, or True, False, None; else the word itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return {"true": True, "false": False, "none": None}.get(text.lower(), text)
+
+
 def describe(kind: Any, accepted: Accepted) -> str:
     """What an option accepts, in words: "a number above 0", "one of 'nll' or 'dft'", "an integer of at least 1 or None"."""
     if accepted.said:
@@ -160,8 +168,8 @@ def _metavar_one(kind: Any) -> str:
     return {bool: "{true,false}", int: "INT", float: "FLOAT", str: "STR"}.get(kind, "JSON")
 
 
-def nearest(name: str, known: list[str]) -> str | None:
+def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that a mistyped one most resembles; None where none does."""
     import difflib
 
-    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.6)), None)
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)), None)
