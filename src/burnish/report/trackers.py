@@ -11,8 +11,10 @@ import difflib
 import importlib.util
 import json
 import os
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -47,7 +49,7 @@ class TensorBoard:
     def __init__(self, run: Run) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.run_id = None
+        self.run_id: str | None = None
         # Steps after the checkpoint were taken back and come again.
         purge_step = run.start_step + 1 if run.start_step else None
         self._writer = SummaryWriter(run.output_dir / "tensorboard", purge_step=purge_step)
@@ -66,7 +68,7 @@ class Trackio:
     def __init__(self, run: Run) -> None:
         import trackio
 
-        self.run_id = None
+        self.run_id: str | None = None
         # trackio finds a run by its name.
         resume = "allow" if run.start_step else "never"
         self._run = trackio.init(
@@ -189,7 +191,7 @@ class Trackers:
         """Pass on what is a number; NaN and infinities too, which every tracker can show."""
         numbers = {name: float(value) for name, value in logs.items() if isinstance(value, int | float)}
         for name, tracker in self._trackers.items():
-            self._try(name, lambda tracker=tracker: tracker.log(step, numbers))
+            self._try(name, partial(tracker.log, step, numbers))
 
     def close(self) -> None:
         """End each tracker's run; safe to call twice."""
@@ -207,4 +209,4 @@ class Trackers:
 
 
 def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".split("\n", 1)[0]
+    return textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" …")

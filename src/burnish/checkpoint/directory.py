@@ -1,0 +1,72 @@
+"""A run's folder: what it holds, whether it may be continued, and what is written beside the checkpoints."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from burnish.checkpoint.files import CheckpointError, Found, find_checkpoint, save_checkpoint
+from burnish.checkpoint.state import TrainState
+
+METRICS = "metrics.jsonl"
+
+
+class RunDirectory:
+    """`output_dir`: checkpoint-*/, metrics.jsonl, resolved.yaml, environment.json, data.json, and the final model."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / METRICS
+
+    def checkpoints(self) -> list[Path]:
+        return sorted(self.path.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
+
+    def find(self, wanted: str, identity: Mapping[str, str], *, overwrite: bool) -> Found:
+        """Where to begin. `wanted` is "auto" (continue the run that is here), "never", or a checkpoint's path.
+
+        Raises CheckpointError where the folder holds another run, or one that `wanted` does not want, without `overwrite`.
+        """
+        nothing = Found(path=None, step=0, skipped=())
+        if wanted not in ("auto", "never"):
+            return find_checkpoint(self.path, identity, path=Path(wanted))
+        if overwrite:
+            return nothing
+        if wanted == "auto":
+            return find_checkpoint(self.path, identity)
+        if here := self.checkpoints():
+            raise CheckpointError(
+                f"{self.path} holds a run already (up to {here[-1].name}) and resume_from_checkpoint is 'never'; "
+                "choose another output_dir, or set overwrite_output_dir=True to delete it."
+            )
+        return nothing
+
+    def clear(self) -> None:
+        """Deletes the checkpoints and metrics of an earlier run. Nothing else in the folder is touched."""
+        for checkpoint in self.checkpoints():
+            shutil.rmtree(checkpoint)
+        self.metrics.unlink(missing_ok=True)
+
+    def describe(self, *, config: str, environment: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+        """Writes what the run is made of: resolved.yaml, environment.json, data.json."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        (self.path / "resolved.yaml").write_text(config, encoding="utf-8")
+        for name, content in (("environment", environment), ("data", data)):
+            (self.path / f"{name}.json").write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
+
+    def save(self, state: TrainState, random_states: list[Any], identity: Mapping[str, str], limit: int | None) -> Path:
+        """Writes `checkpoint-<step>`. Raises CheckpointError on a full disk, with everything earlier untouched."""
+        best = state.trainer.best_model_checkpoint
+        return save_checkpoint(
+            self.path,
+            state.trainer.global_step,
+            lambda folder: state.write(folder, random_states),
+            identity=identity,
+            save_total_limit=limit,
+            keep=Path(best) if best else None,
+        )
