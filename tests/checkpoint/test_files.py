@@ -280,9 +280,9 @@ def test_a_file_size_limit(tmp_path):
 @pytest.mark.parametrize(
     ("raised", "why"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), "is full"),
-        (OSError(errno.EDQUOT, "Disk quota exceeded"), "is at its quota"),
-        (Exception("Error while serializing: I/O error: No space left on device (os error 28)"), "is full"),
+        (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "the disk quota is used up"),
+        (Exception("Error while serializing: I/O error: No space left on device (os error 28)"), "the disk is full"),
     ],
 )
 def test_a_full_disk_however_a_library_puts_it(tmp_path, raised, why):
@@ -292,9 +292,7 @@ def test_a_full_disk_however_a_library_puts_it(tmp_path, raised, why):
         except Exception as error:
             raise RuntimeError("unexpected pos 576 vs 534") from error
 
-    with pytest.raises(
-        CheckpointError, match=f"^{tmp_path}/checkpoint-2 was not saved because the disk {why}: it needs more than 0 bytes and"
-    ):
+    with pytest.raises(CheckpointError, match=f"^{tmp_path}/checkpoint-2 was not saved because {why}: it needs more than 0 bytes and"):
         save_checkpoint(tmp_path, 2, write, identity=RUN)
 
 

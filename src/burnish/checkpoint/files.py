@@ -25,7 +25,12 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 THREADS = min(16, os.cpu_count() or 1)
 PIECE = 1 << 26
-OUT_OF_SPACE = {errno.ENOSPC: "is full", errno.EDQUOT: "is at its quota", errno.EFBIG: "or `ulimit -f` refuses a file this large"}
+OUT_OF_SPACE = {
+    errno.ENOSPC: ("the disk is full", "free some space"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space"),
+    errno.EFBIG: ("the disk or `ulimit -f` refuses a file this large", "raise the limit"),
+}
+"""errno → (what is wrong, what to do)."""
 
 
 class CheckpointError(RuntimeError):
@@ -77,10 +82,10 @@ def save_checkpoint(
     except BaseException as error:
         written = sum(file.stat().st_size for file in _files(folder))
         shutil.rmtree(folder, ignore_errors=True)
-        why = _out_of_space(error)
-        if why is None:
+        full = _out_of_space(error)
+        if full is None:
             raise
-        raise CheckpointError(_full_disk_sentence(final, why, written)) from error
+        raise CheckpointError(_full_disk_sentence(final, *full, written)) from error
     if save_total_limit is not None:
         _prune(output_dir, identity, save_total_limit, stay={final.resolve()} | ({keep.resolve()} if keep else set()))
     return final
@@ -284,8 +289,8 @@ def _prune(output_dir: Path, identity: Mapping[str, str], limit: int, stay: set[
         shutil.rmtree(doomed)
 
 
-def _out_of_space(error: BaseException | None) -> str | None:
-    """The reason, where anything in the chain of exceptions says that a file could not grow.
+def _out_of_space(error: BaseException | None) -> tuple[str, str] | None:
+    """Reason and remedy, where anything in the chain of exceptions says that a file could not grow.
 
     safetensors gives the errno in its message only; torch hides the OSError behind a RuntimeError of its own.
     """
@@ -299,7 +304,7 @@ def _out_of_space(error: BaseException | None) -> str | None:
     return None
 
 
-def _full_disk_sentence(final: Path, why: str, written: int) -> str:
+def _full_disk_sentence(final: Path, why: str, remedy: str, written: int) -> str:
     """What is needed is known from an earlier checkpoint; without one, from how far this one came."""
     needed = f"more than {_size(written)}"
     for folder in reversed(_checkpoints(final.parent)):
@@ -310,8 +315,8 @@ def _full_disk_sentence(final: Path, why: str, written: int) -> str:
         break
     free = _size(shutil.disk_usage(final.parent if final.parent.exists() else Path.cwd()).free)
     return (
-        f"{final} was not saved because the disk {why}: it needs {needed} and {free} are free; "
-        "free some space or name another output_dir, and resume from the checkpoints before it, which are untouched."
+        f"{final} was not saved because {why}: it needs {needed} and {free} are free; "
+        f"{remedy} or name another output_dir, and resume from the checkpoints before it, which are untouched."
     )
 
 

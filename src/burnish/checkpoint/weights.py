@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,10 @@ from torch import Tensor, nn
 from burnish.checkpoint.files import CheckpointError
 
 OTHER = "other_tensors.safetensors"
+Place = tuple[Any, ...]
+"""Where a tensor lies in memory, and how it is seen."""
+Key = tuple[str, str]
+"""(a file's folder below the checkpoint, or OTHER; the tensor's name in the file)."""
 
 
 def save_model(model: nn.Module, folder: Path) -> None:
@@ -32,8 +36,8 @@ def save_model(model: nn.Module, folder: Path) -> None:
     saved, keys = _SavedTensors(folder), _keys_in_files(model)
     other = {
         name: tensor.detach().contiguous()
-        for name, tensor in _changing_tensors(model).items()
-        if not any(_same_bits(tensor, saved.get(key)) for key in keys[_place(tensor)])
+        for name, tensor in _changing_tensors(model, keys).items()
+        if not any(_same_bits(tensor, saved.get(key)) for key in keys.get(_place(tensor), []))
     }
     if other:
         save_file(other, folder / OTHER)
@@ -47,8 +51,8 @@ def load_model(model: nn.Module, folder: Path) -> None:
     """
     saved, keys = _SavedTensors(folder), _keys_in_files(model)
     with torch.no_grad():
-        for name, tensor in _changing_tensors(model).items():
-            candidates = [(OTHER, name), *keys[_place(tensor)]]
+        for name, tensor in _changing_tensors(model, keys).items():
+            candidates = [(OTHER, name), *keys.get(_place(tensor), [])]
             value = next((found for key in candidates if (found := saved.get(key)) is not None), None)
             if value is None:
                 raise CheckpointError(f"{folder} holds no {name}; the checkpoint is of another model, so give this run another output_dir.")
@@ -66,19 +70,23 @@ def adapter_names(model: nn.Module) -> tuple[str, ...]:
     return tuple(model.peft_config) if peft is not None and isinstance(model, peft.PeftModel) else ()
 
 
-def _changing_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """All parameters and buffers, each once under its first name; of an adapter's frozen base the buffers only."""
+def _changing_tensors(model: nn.Module, keys: Mapping[Place, list[Key]]) -> dict[str, Tensor]:
+    """All parameters and buffers, each once under its first name; of an adapter's base only what is not frozen.
+
+    An adapter that is frozen, a reference say, belongs to the run all the same.
+    """
     everything = not adapter_names(model)
-    named: dict[tuple[Any, ...], tuple[str, Tensor]] = {}
+    named: dict[Place, tuple[str, Tensor]] = {}
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if tensor.numel() and (everything or tensor.requires_grad or not isinstance(tensor, nn.Parameter)):
-            named.setdefault(_place(tensor), (name, tensor))
+        place = _place(tensor)
+        if tensor.numel() and (everything or tensor.requires_grad or place in keys or not isinstance(tensor, nn.Parameter)):
+            named.setdefault(place, (name, tensor))
     return dict(named.values())
 
 
-def _keys_in_files(model: nn.Module) -> defaultdict[tuple[Any, ...], list[tuple[str, str]]]:
-    """Where a tensor lies in memory → the (file's folder, key) under which `save_pretrained` may have written it."""
-    keys = defaultdict(list)
+def _keys_in_files(model: nn.Module) -> dict[Place, list[Key]]:
+    """Where a tensor lies → the keys under which `save_pretrained` may have written it."""
+    keys: dict[Place, list[Key]] = defaultdict(list)
     for adapter in adapter_names(model):
         from peft import get_peft_model_state_dict
 
@@ -93,7 +101,7 @@ def _keys_in_files(model: nn.Module) -> defaultdict[tuple[Any, ...], list[tuple[
 
 
 class _SavedTensors:
-    """(folder below the checkpoint, or OTHER; key) → tensor, read one at a time."""
+    """Key → tensor, read one at a time."""
 
     def __init__(self, root: Path) -> None:
         from safetensors import safe_open
@@ -104,11 +112,11 @@ class _SavedTensors:
             file = safe_open(path, framework="pt")
             self._files.update({(where, key): file for key in file.keys()})  # noqa: SIM118  safe_open does not iterate
 
-    def get(self, key: tuple[str, str]) -> Tensor | None:
+    def get(self, key: Key) -> Tensor | None:
         return self._files[key].get_tensor(key[1]) if key in self._files else None
 
 
-def _place(tensor: Tensor) -> tuple[Any, ...]:
+def _place(tensor: Tensor) -> Place:
     """Equal for two tensors exactly where they are the same memory seen the same way: tied weights."""
     return tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tensor.dtype, tuple(tensor.shape), tensor.stride()
 
