@@ -29,7 +29,7 @@ class ChatTemplateError(ValueError):
     """The template cannot render this conversation, or its assistant spans cannot be established. One sentence."""
 
 
-class _Refusal(ChatTemplateError):
+class TemplateRefusalError(ChatTemplateError):
     """The template itself raised."""
 
 
@@ -65,7 +65,7 @@ class _Marker(NodeTransformer):
         self.buffered: set[int] = set()
         self.numbers: dict[nodes.For, int] = {}
 
-    def visit_For(self, node: nodes.For) -> list[nodes.Node]:
+    def visit_For(self, node: nodes.For) -> list[nodes.Node]:  # noqa: N802
         number = self.loops
         self.loops += 1
         self.numbers[node] = number
@@ -76,7 +76,7 @@ class _Marker(NodeTransformer):
         node.body[:0] = [_output(_call("_enter", nodes.Name(name.name, "load"), nodes.Const(number))) for name in names]
         return [node, _output(_call("_leave", nodes.Const(number)))]
 
-    def visit_CallBlock(self, node: nodes.CallBlock) -> nodes.Node:
+    def visit_CallBlock(self, node: nodes.CallBlock) -> nodes.Node:  # noqa: N802
         if not isinstance(node.call.node, nodes.ExtensionAttribute):
             return self._buffer(node)
         self.generic_visit(node)
@@ -175,13 +175,13 @@ class FollowedTemplate:
             text = self._template.render({**given, **pen.functions()})
         except _REFUSALS as error:
             where = "the conversation" if pen.current is None else f"message {pen.current} (role {messages[pen.current].get('role')!r})"
-            raise _Refusal(f"The chat template refuses {where}: {' '.join(str(error).split()).rstrip('. ')}.") from error
+            raise TemplateRefusalError(f"The chat template refuses {where}: {' '.join(str(error).split()).rstrip('. ')}.") from error
         pieces = _MARK.split(text)
         if len(pieces) // 2 != pen.written or len(messages) > ord(_END) - _FIRST:
-            raise ChatTemplateError("A message holds characters of the private plane U+100000–U+10FFF2, which are needed here; remove them.")
+            raise ChatTemplateError("A message holds private-use characters between U+100000 and U+10FFF2, used here as marks; remove them.")
         trace = _read(pieces, pen.loops)
         if self._buffered.intersection(pen.loops) and trace.text != self._plain.render(given):
-            raise ChatTemplateError("The chat template reads back what it writes for its messages, so its turns cannot be followed; use another.")
+            raise ChatTemplateError("The chat template reads back what it writes for messages, so it cannot be followed; use another.")
         return trace
 
 

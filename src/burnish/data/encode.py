@@ -1,0 +1,188 @@
+"""Renderings → token segments, with every trained boundary exact.
+
+A text is encoded once, as a whole; its spans are mapped to tokens by the tokenizer's offsets. Where one token covers characters on
+both sides of a boundary between trained and other text, the text is encoded in pieces that meet at that boundary, and the row is
+counted. A tokenizer without offsets (`is_fast` false) encodes every span apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from burnish.data.spans import Rendering, Span
+from burnish.types import Segment
+
+_CONTEXT = 64  # characters: longer than any token that matters at a boundary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoded:
+    """Token segments of a batch of renderings, row for row."""
+
+    rows: tuple[tuple[Segment, ...], ...]
+    straddled: int
+    """Rows in which a token would have covered both trained and other text, and which were therefore encoded in pieces."""
+    duplicate_bos: int
+    """Rows that begin with two BOS tokens: the template and the data have each written one."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Piece:
+    """Spans of one row that are encoded together, after one of `contexts` (tried in order; the text's own start is "")."""
+
+    row: int
+    text: str
+    spans: tuple[Span, ...]
+    contexts: tuple[str, ...]
+
+    @property
+    def start(self) -> int:
+        return self.spans[0].start
+
+    def body(self) -> str:
+        return self.text[self.spans[0].start : self.spans[-1].end]
+
+
+@dataclass(slots=True)
+class _Row:
+    """Segments by the character at which they start, and the ids of the text encoded as a whole."""
+
+    whole: np.ndarray | None = None
+    segments: list[tuple[int, Segment]] = field(default_factory=list)
+
+
+class SegmentEncoder:
+    """Encodes with one tokenizer, never adding special tokens: a template has written them."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._backend = _offsets_backend(tokenizer) if tokenizer.is_fast else None
+        newline, after_newline = self._ids("\n"), self._ids("\na")
+        prefixes = self._ids("a") != after_newline[len(newline) :]  # SentencePiece puts a space before the start of a text
+        self._inner_contexts = ("\n", "") if prefixes else ("",)
+
+    def __call__(self, renderings: Sequence[Rendering]) -> Encoded:
+        rows = [_Row() for _ in renderings]
+        pieces = [
+            _Piece(
+                row=i,
+                text=rendering.text,
+                spans=rendering.spans,
+                contexts=(rendering.before[-_CONTEXT:], *self._inner_contexts) if rendering.before else ("",),
+            )
+            for i, rendering in enumerate(renderings)
+            if rendering.spans
+        ]
+        while pieces:
+            pieces = self._round(pieces, rows) if self._backend is not None else self._apart(pieces, rows)
+        return self._encoded(rows)
+
+    def _round(self, pieces: Sequence[_Piece], rows: Sequence[_Row]) -> list[_Piece]:
+        """Encode all pieces in one batch; return those that have to be encoded again, cut at the boundaries that tokens straddle."""
+        again: list[_Piece] = []
+        assert self._backend is not None
+        encodings = self._backend.encode_batch([piece.contexts[0] + piece.body() for piece in pieces], add_special_tokens=False)
+        for piece, encoding in zip(pieces, encodings, strict=True):
+            shift = len(piece.contexts[0])
+            length = shift + piece.spans[-1].end - piece.start
+            first, clean = _cut(encoding, shift, length) if shift else (0, True)
+            if not clean and len(piece.contexts) > 1:
+                piece.contexts = piece.contexts[1:]
+                again.append(piece)
+                continue
+            offset = shift - piece.start
+            cuts = [_cut(encoding, span.start + offset, length) for span in piece.spans[1:]]
+            torn = [
+                i
+                for i, (_, clean) in enumerate(cuts, start=1)
+                if not clean and piece.spans[i].trained != piece.spans[i - 1].trained
+            ]
+            ids = np.asarray(encoding.ids, dtype=np.int32)
+            row = rows[piece.row]
+            if torn:
+                row.whole = ids[first:] if row.whole is None else row.whole
+                again += self._split(piece, torn)
+            else:
+                edges = [first, *(token for token, _ in cuts), len(ids)]
+                row.segments += _segments(piece.spans, [ids[a:b] for a, b in zip(edges, edges[1:], strict=False)])
+        return again
+
+    def _split(self, piece: _Piece, at: Sequence[int]) -> list[_Piece]:
+        edges = [0, *at, len(piece.spans)]
+        parts = [piece.spans[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+        return [
+            _Piece(row=piece.row, text=piece.text, spans=spans, contexts=self._inner_contexts if i else piece.contexts)
+            for i, spans in enumerate(parts)
+        ]
+
+    def _apart(self, pieces: Sequence[_Piece], rows: Sequence[_Row]) -> list[_Piece]:
+        """For a tokenizer without offsets: every span by itself."""
+        for piece in pieces:
+            row = rows[piece.row]
+            row.whole = np.asarray(self._after(piece.body(), piece.contexts), dtype=np.int32)
+            ids = [
+                np.asarray(self._after(piece.text[span.start : span.end], self._inner_contexts if i else piece.contexts), dtype=np.int32)
+                for i, span in enumerate(piece.spans)
+            ]
+            row.segments += _segments(piece.spans, ids)
+        return []
+
+    def _after(self, text: str, contexts: Sequence[str]) -> list[int]:
+        """Ids of `text` in the first context whose own ids the text leaves as they are."""
+        for context in contexts:
+            before, both = self._ids(context), self._ids(context + text)
+            if both[: len(before)] == before:
+                return both[len(before) :]
+        return self._ids(text)
+
+    def _ids(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False) if text else []
+
+    def _encoded(self, rows: Sequence[_Row]) -> Encoded:
+        straddled = doubled = 0
+        out = []
+        bos = self._tokenizer.bos_token_id
+        for row in rows:
+            row.segments.sort(key=lambda part: part[0])
+            segments = tuple(segment for _, segment in row.segments)
+            if row.whole is not None:
+                straddled += not np.array_equal(row.whole, np.concatenate([segment.token_ids for segment in segments]))
+            head = [token for segment in segments[:2] for token in segment.token_ids[:2].tolist()][:2]
+            doubled += bos is not None and head == [bos, bos]
+            out.append(segments)
+        return Encoded(rows=tuple(out), straddled=straddled, duplicate_bos=doubled)
+
+
+def _segments(spans: Sequence[Span], ids: Sequence[np.ndarray]) -> list[tuple[int, Segment]]:
+    return [
+        (span.start, Segment(token_ids=tokens, source=span.source, trained=span.trained))
+        for span, tokens in zip(spans, ids, strict=True)
+        if len(tokens)
+    ]
+
+
+def _cut(encoding: Any, position: int, length: int) -> tuple[int, bool]:
+    """(The first token that starts at or after this character of `length`, whether no token covers characters on both sides of it.)"""
+    while position < length:
+        token = encoding.char_to_token(position)
+        if token is not None:
+            clean = encoding.token_to_chars(token)[0] >= position
+            return (token, True) if clean else (token + 1, False)
+        position += 1  # a character that the tokenizer drops
+    return len(encoding), True
+
+
+def _offsets_backend(tokenizer: Any) -> Any:
+    """The tokenizer's backend without a post-processor: some shorten offsets by a token's leading space. It also cuts and pads nothing."""
+    from tokenizers import Tokenizer
+
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.post_processor = None
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = tokenizer.split_special_tokens
+    return backend
