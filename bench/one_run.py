@@ -8,7 +8,8 @@ the libraries and not two harnesses.
 Specification::
 
     {"library": "burnish" | "trl", "model": "models/smollm2", "chat_template": null, "rows": [{"text": …}, …],
-     "options": {keyword arguments of SFTConfig}, "warm_up_steps": 1, "threads": 1, "dtype": "float32", "attention": "sdpa"}
+     "options": {keyword arguments of SFTConfig}, "warm_up_steps": 1, "threads": 1, "attention": "sdpa",
+     "fp32_precision": null | "bf16" (what `torch.backends.mkldnn.matmul.fp32_precision` is set to)}
 
 Result::
 
@@ -38,6 +39,8 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
     torch.set_num_threads(spec["threads"])
+    if spec.get("fp32_precision"):
+        torch.backends.mkldnn.matmul.fp32_precision = spec["fp32_precision"]
 
     class Clock(TrainerCallback):
         """Reads both clocks at the end of every step, so that a step's cost includes making its batch and logging it."""
@@ -51,9 +54,7 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
     tokenizer = AutoTokenizer.from_pretrained(spec["model"])
     if spec.get("chat_template"):
         tokenizer.chat_template = spec["chat_template"]
-    model = AutoModelForCausalLM.from_pretrained(
-        spec["model"], dtype=spec.get("dtype", "float32"), attn_implementation=spec.get("attention", "sdpa")
-    )
+    model = AutoModelForCausalLM.from_pretrained(spec["model"], dtype=torch.float32, attn_implementation=spec.get("attention", "sdpa"))
     clock = Clock()
     trainer = make_trainer(
         spec["library"],
