@@ -72,7 +72,11 @@ def _split(
 def _flag(name: str, text: str = "", shown: str = "", default: str = "") -> Any:
     import tyro
 
-    return Annotated[list[str], tyro.conf.arg(name=name, prefix_name=False, help=text, metavar=shown, help_behavior_hint=default)]
+    # a constructor of its own, where list[str] would do, spares tyro the import of a type checker: a third of the time of --help
+    words = tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*", metavar=shown, instance_from_str=list, is_instance=lambda value: isinstance(value, list), str_from_instance=list
+    )
+    return Annotated[list, words, tyro.conf.arg(name=name, prefix_name=False, help=text, help_behavior_hint=default)]
 
 
 def _default(option: Option) -> str:

@@ -21,11 +21,14 @@ def parse(args: Sequence[str], command: type[T], *, prog: str = "burnish", descr
         ConfigError: as `translate` does; the sentence begins with file and line where a YAML file is at fault.
         SystemExit: after `--help`.
     """
-    parts = {"": command} if issubclass(command, Config) else get_type_hints(command)
+    parts: dict[str, type] = {"": command} if issubclass(command, Config) else get_type_hints(command)
     flags = read_flags(args, parts, prog, description)
     path = flags.pop("config", None)
     written = {} if path is None else _read(Path(path), parts, prog)
     said = {name: value for name, value in written.items() if not _overruled(name, flags, parts)} | flags
+    missing = [f"--{name}" for cls in parts.values() for name, one in options(cls).items() if one.required and name not in said]
+    if missing:
+        raise ConfigError(f"{prog} needs {' and '.join(missing)}.")
     made = {field: cls(**{name: value for name, value in said.items() if _takes(cls, name)}) for field, cls in parts.items()}
     return made[""] if "" in made else command(**made)
 

@@ -1,0 +1,87 @@
+"""What can be refused before torch is imported: whatever the options, the file system and the first rows show."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from burnish.config.data import DataConfig
+from burnish.config.model import ModelConfig
+from burnish.config.sft import SFTConfig
+from burnish.config.values import ConfigError
+from burnish.data.formats import check_rows
+from burnish.data.sources import Rows, StreamRows, open_rows
+from burnish.ops.schedules import schedule
+from burnish.report.trackers import check_trackers
+
+
+def early_checks(model: ModelConfig, data: DataConfig, args: SFTConfig) -> None:
+    """Refuses what could not run.
+
+    Raises:
+        ConfigError: options that contradict each other across configurations, or a folder without what it should hold.
+        DataError: no such data, or first rows that no format fits.
+        TrackerError: a tracker whose library is missing.
+    """
+    _check_model(model)
+    _check_plan(data, args)
+    if args.resume_from_checkpoint not in ("auto", "never") and not Path(args.resume_from_checkpoint).is_dir():
+        raise ConfigError(f"resume_from_checkpoint={args.resume_from_checkpoint!r} must be 'auto', 'never' or a checkpoint's folder.")
+    try:
+        schedule(args.lr_scheduler_type, warmup=1, total=2, **(args.lr_scheduler_kwargs or {}))
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    check_trackers(args.report_to)
+    for rows in _sources(data):
+        check_rows(rows.head(100) if isinstance(rows, StreamRows) else rows, text_field=args.dataset_text_field)
+
+
+def check_folder(name: str, folder: str, *files: str) -> None:
+    """Refuses a path that is local without doubt, and is no folder that holds one of `files`."""
+    path = Path(folder).expanduser()
+    local = path.exists() or path.is_absolute() or folder.startswith((".", "~"))
+    if local and not any((path / file).is_file() for file in files):
+        raise ConfigError(f"{name}={folder!r} must be a folder that holds {' or '.join(files)}, and {_fault(path)}.")
+
+
+def _fault(path: Path) -> str:
+    if not path.exists():
+        return "there is no such folder"
+    return "this one does not" if path.is_dir() else "this is a file"
+
+
+def _check_model(model: ModelConfig) -> None:
+    if model.model_name_or_path is None:
+        raise ConfigError("No model is named; give --model_name_or_path, a local folder or a hub id.")
+    check_folder("model_name_or_path", model.model_name_or_path, "config.json", "adapter_config.json")
+    if model.adapter_name_or_path is not None:
+        check_folder("adapter_name_or_path", model.adapter_name_or_path, "adapter_config.json")
+
+
+def _check_plan(data: DataConfig, args: SFTConfig) -> None:
+    if data.dataset_name is None and data.datasets is None:
+        raise ConfigError("No data is named; give --dataset_name, a local file, a folder or a hub id.")
+    if data.dataset_streaming and args.max_steps < 1:
+        raise ConfigError("dataset_streaming=True needs max_steps, because the length of a stream is not known.")
+    held_out = data.changed("dataset_test_split", "eval_datasets", "test_split_size")
+    if held_out and args.eval_strategy == "no" and not args.eval_on_start:
+        raise ConfigError(f"{held_out[0]} has no effect with eval_strategy='no'; set eval_strategy='steps' or 'epoch'.")
+    if not held_out and (args.eval_strategy != "no" or args.eval_on_start):
+        asked = f"eval_strategy={args.eval_strategy!r}" if args.eval_strategy != "no" else "eval_on_start=True"
+        raise ConfigError(f"{asked} needs data to evaluate on; give dataset_test_split, eval_datasets or test_split_size.")
+
+
+def _sources(data: DataConfig) -> Iterator[Rows | StreamRows]:
+    """Every source that is named, opened."""
+    streaming = data.dataset_streaming
+    for one in data.datasets or ():
+        yield _open(one.path, one.name, one.split, one.columns, streaming)
+    if data.dataset_name is not None:
+        for split in filter(None, (data.dataset_train_split, data.dataset_test_split)):
+            yield _open(data.dataset_name, data.dataset_config, split, None, streaming)
+    for path in (data.eval_datasets or {}).values():
+        yield _open(path, None, "train", None, streaming)
+
+
+def _open(path: str, name: str | None, split: str, columns: list[str] | None, streaming: bool) -> Rows | StreamRows:
+    if streaming:
+        return open_rows(path, config_name=name, split=split, columns=columns, streaming=True)
+    return open_rows(path, config_name=name, split=split, columns=columns)

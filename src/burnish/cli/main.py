@@ -1,0 +1,141 @@
+"""The command line. Options are parsed and checked before torch is imported; each command's room is imported when it runs."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from burnish.config.base import Config, config, option, unknown
+from burnish.config.data import DataConfig
+from burnish.config.model import ModelConfig
+from burnish.config.parse import parse
+from burnish.config.sft import SFTConfig
+from burnish.config.values import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SFTCommand:
+    model: ModelConfig
+    data: DataConfig
+    args: SFTConfig
+
+
+@config
+class InspectConfig(Config):
+    """How much is shown."""
+
+    rows: int = option(3, "Rows to show as coloured tokens.", at_least=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InspectCommand:
+    inspect: InspectConfig
+    model: ModelConfig
+    data: DataConfig
+    args: SFTConfig
+
+
+@config
+class MergeConfig(Config):
+    """Which adapter, and where to."""
+
+    adapter: str = option(help="Folder of the adapter: the output_dir, or a checkpoint, of a run with use_peft.")
+    output_dir: str = option(help="Folder that the merged model is written to.")
+
+
+def _sft(args: Sequence[str]) -> int:
+    command = parse(args, SFTCommand, prog="burnish sft", description=COMMANDS["sft"].help)
+    from burnish.cli.early import early_checks
+
+    early_checks(command.model, command.data, command.args)
+    from burnish.cli.train import run_training
+    from burnish.methods.sft import SFTTrainer
+
+    return run_training(SFTTrainer, command.model, command.data, command.args)
+
+
+def _inspect_sft(args: Sequence[str]) -> int:
+    command = parse(args, InspectCommand, prog="burnish inspect sft", description=COMMANDS["inspect sft"].help)
+    from burnish.cli.early import early_checks
+
+    early_checks(command.model, command.data, command.args)
+    from burnish.cli.inspect import inspect_sft
+
+    return inspect_sft(command.model, command.data, command.args, rows=command.inspect.rows)
+
+
+def _merge(args: Sequence[str]) -> int:
+    command = parse(args, MergeConfig, prog="burnish merge", description=COMMANDS["merge"].help)
+    from burnish.cli.early import check_folder
+
+    check_folder("adapter", command.adapter, "adapter_config.json")
+    from burnish.models.export import merge_adapter
+
+    print(f"The merged model is in {merge_adapter(command.adapter, command.output_dir)}.")
+    return 0
+
+
+def _demo(args: Sequence[str]) -> int:
+    parse(args, Config, prog="burnish demo", description=COMMANDS["demo"].help)
+    from burnish.cli.demo import run
+
+    return run()
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    help: str
+    run: Callable[[Sequence[str]], int]
+
+
+COMMANDS = {
+    "sft": Command("Supervised fine-tuning: train a model on texts, on completions of prompts, or on conversations.", _sft),
+    "inspect sft": Command("Show what sft would train, token by token, and train nothing.", _inspect_sft),
+    "merge": Command("Add a LoRA adapter into the weights of its base model.", _merge),
+    "demo": Command("Train a small model that comes with Burnish, in about a minute.", _demo),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit status: 2 for what was refused (in one sentence on stderr), 130 after Ctrl-C."""
+    try:
+        return _dispatch(list(sys.argv[1:] if argv is None else argv))
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 0
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # the reader of our output has left; without this the flush at exit would say so once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ValueError, RuntimeError) as error:
+        # every exception class of this library is one sentence for the user; anything else is a fault, and keeps its traceback
+        if type(error).__module__.partition(".")[0] != "burnish":
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _dispatch(args: list[str]) -> int:
+    if not args or args[0] in ("-h", "--help"):
+        print(_help(), file=sys.stdout if args else sys.stderr)
+        return 0 if args else 2
+    if args[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"burnish {version('burnish')}")
+        return 0
+    for words in (2, 1):
+        name = " ".join(args[:words])
+        if name in COMMANDS:
+            return COMMANDS[name].run(args[words:])
+    raise ConfigError(unknown("burnish", args[0], COMMANDS).replace("no option", "no command"))
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {name:{width}}  {command.help}" for name, command in COMMANDS.items())
+    return (
+        f"usage: burnish COMMAND [OPTIONS]\n\n{commands}\n\nburnish COMMAND --help shows its options; burnish --version says which this is."
+    )
