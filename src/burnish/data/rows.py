@@ -9,13 +9,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from itertools import accumulate
-from typing import Any
+from typing import Any, Protocol
 
 Row = dict[str, Any]
 
 
 class DataError(ValueError):
     """Data that cannot be used as asked. One sentence: what is wrong, where, and what to do."""
+
+
+class Placed(Protocol):
+    """What names a row in an error: `Rows`, or a stream."""
+
+    name: str
+    fills_absent: bool
+
+    def where(self, i: int, /) -> str: ...
 
 
 class Rows(ABC):
@@ -87,6 +96,17 @@ class ListRows(Rows):
         for row in self._rows:
             content.update(json.dumps(row, default=repr).encode() + b"\n")
         return content.hexdigest()
+
+
+class PlacedRows(ListRows):
+    """Rows in memory, made of the rows of another source and found under their places in it."""
+
+    def __init__(self, rows: Sequence[Row], source: Placed) -> None:
+        self._source = source
+        super().__init__(rows, source.name, fills_absent=source.fills_absent)
+
+    def where(self, i: int) -> str:
+        return self._source.where(i)
 
 
 class JoinedRows(Rows):

@@ -1,0 +1,172 @@
+"""Rows → examples: checked, tokenised once per machine, kept on disk by content, every dropped or cut token accounted for.
+
+store = prepare(open_rows("train.jsonl"), tokenizer, PrepareOptions(max_length=1024))
+print(store.report)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from burnish.data.cache import default_cache_dir, load_or_build
+from burnish.data.formats import Format, check_row, check_rows
+from burnish.data.prepare_batch import BatchPreparer
+from burnish.data.prepare_report import PrepareReport, Tally
+from burnish.data.readers import PrepareOptions, RowError
+from burnish.data.rows import DataError, PlacedRows, Row, Rows, digest
+from burnish.data.store import STORE_VERSION, Columns, ExampleStore, StoreWriter
+from burnish.data.tokenise import tokenizer_identity
+from burnish.data.workers import Workers
+
+__all__ = ["PrepareOptions", "PrepareReport", "prepare"]
+
+BATCH_ROWS = 1000
+PREPARE_VERSION = 1
+"""Raise it when the same rows and options come to give other examples."""
+ROWS_PER_WORKER = 50_000
+"""Below, a worker's start (importing transformers, a few seconds) costs more than it saves."""
+
+
+def prepare(
+    rows: Rows,
+    tokenizer: Any,
+    options: PrepareOptions | None = None,
+    cache_dir: str | Path | None = None,
+    num_proc: int | None = None,
+) -> ExampleStore:
+    """Examples of all `rows`, from the cache where they were prepared before.
+
+    The key is the content: rows, tokenizer, template and options. `cache_dir` defaults to ``$BURNISH_CACHE`` or
+    ``~/.cache/burnish``. `num_proc` is the number of worker processes (1: none); by default, as many as pay. A tokenizer
+    without a fast backend cannot be told from another by content: its rows are prepared in memory, every time.
+
+    Errors: DataError for a row that cannot be used (named), for options that the format would ignore, where nothing is
+    left to train on, and where the cache cannot be written.
+    """
+    options = options or PrepareOptions()
+    if options.formatting_func is not None:
+        rows = formatted(rows, options.formatting_func)
+        options = replace(options, formatting_func=None, format=None, text_field="text")
+    fmt = options.format or check_rows(rows, text_field=options.text_field)
+    options = replace(options, format=fmt)
+
+    def batches() -> Iterator[tuple[Columns, Tally]]:
+        return prepare_batches(rows, tokenizer, options, fmt, num_proc)
+
+    identity = tokenizer_identity(tokenizer)
+    if identity is None:
+        return _in_memory(rows, batches(), options, fmt)
+    key = digest(PREPARE_VERSION, STORE_VERSION, rows.name, rows.fingerprint(), rows.fills_absent, identity, asdict(options))
+    folder = Path(cache_dir or default_cache_dir()).expanduser() / "examples" / key[:32]
+    return load_or_build(folder, lambda path: _write(path, rows, batches(), options, fmt), what=rows.name)
+
+
+def formatted(rows: Rows, formatting_func: Callable[[Row], Any]) -> Rows:
+    """What `formatting_func` makes of each row: text, a list of messages, or a row. It is run anew each time; the key is its results."""
+    return PlacedRows([format_row(formatting_func, rows[i], rows.where(i)) for i in range(len(rows))], rows)
+
+
+def format_row(formatting_func: Callable[[Row], Any], row: Row, where: str) -> Row:
+    """The row that `formatting_func` makes of `row`."""
+    result = formatting_func(row)
+    if isinstance(result, str):
+        return {"text": result}
+    if isinstance(result, dict):
+        return result
+    if isinstance(result, list) and all(isinstance(message, dict) for message in result):
+        return {"messages": result}
+    raise DataError(f"formatting_func made a {type(result).__name__} of {where}; return text, a list of messages, or a row (a dict).")
+
+
+def prepare_batches(
+    rows: Rows, tokenizer: Any, options: PrepareOptions, fmt: Format, num_proc: int | None
+) -> Iterator[tuple[Columns, Tally]]:
+    """Columns of the kept rows and the count of all, batch by batch, in order."""
+    preparer = BatchPreparer(tokenizer, options, fmt, fills_absent=rows.fills_absent)
+    count = worker_count(len(rows)) if num_proc is None else num_proc
+    starts = range(0, len(rows), BATCH_ROWS)
+    with ExitStack() as stack:
+        work: Callable[[Any, int], tuple[Columns, Tally]] = preparer.tokenise
+        if count > 1:
+            work = workers = Workers(count, {"tokenizer": tokenizer, "options": options, "fmt": fmt, "fills_absent": rows.fills_absent})
+            stack.callback(workers.close)
+        # The tokenizer's Rust holds no lock on this thread: one thread beside it is enough to overlap the two.
+        pool = stack.enter_context(ThreadPoolExecutor(max(1, count)))
+        todo, waiting = iter(starts), list[Future[tuple[Columns, Tally]]]()
+        while True:
+            for start in islice(todo, 2 * count + 1 - len(waiting)):
+                batch = checked(rows, start, min(start + BATCH_ROWS, len(rows)), fmt)
+                waiting.append(pool.submit(work, batch if count > 1 else _named(rows, preparer.render, batch, start), start))
+            if not waiting:
+                return
+            yield _named(rows, waiting.pop(0).result)
+
+
+def worker_count(rows: int) -> int:
+    """As many processes as pay: none where the tokenizer's own threads fill the few cores there are."""
+    cores = os.cpu_count() or 1
+    return 1 if cores < 4 else max(1, min(cores, 16, rows // ROWS_PER_WORKER))
+
+
+def checked(rows: Rows, start: int, stop: int, fmt: Format) -> list[Row]:
+    batch = rows.read(start, stop)
+    for i, row in enumerate(batch, start):
+        check_row(row, rows.where(i), fmt)
+    return batch
+
+
+def _named(rows: Rows, work: Callable[..., Any], *arguments: Any) -> Any:
+    """The result of `work`, its row's place put into a `RowError`."""
+    try:
+        return work(*arguments)
+    except RowError as error:
+        raise DataError(f"{rows.where(error.row)}: {error.message}") from error
+
+
+def _report(rows: Rows, tally: Tally, options: PrepareOptions, fmt: Format) -> PrepareReport:
+    """Errors: DataError where no row is left."""
+    report = tally.report(
+        rows.where, max_length=options.max_length, truncation_mode=options.truncation_mode, format=str(fmt), unused_columns=fmt.unused
+    )
+    if not report.kept:
+        raise DataError(_nothing_left(rows.name, report))
+    return report
+
+
+def _nothing_left(name: str, report: PrepareReport) -> str:
+    if report.dropped_too_long:
+        return (
+            f"max_length={report.max_length} drops {report.dropped_too_long:,} of the {report.rows:,} rows of {name} and no other can be "
+            f"trained on: the shortest has {report.shortest:,} tokens and the median {report.median:,}; raise it, or set truncation_mode."
+        )
+    return (
+        f"Not one of the {report.rows:,} rows of {name} has a token to train on ({report.dropped_empty:,} are empty); "
+        "look at them with `burnish inspect sft`."
+    )
+
+
+def _write(folder: Path, rows: Rows, batches: Iterator[tuple[Columns, Tally]], options: PrepareOptions, fmt: Format) -> None:
+    tally = Tally()
+    with StoreWriter(folder, rows.name) as writer:
+        for columns, counted in batches:
+            writer.append(columns)
+            tally.merge(counted)
+        writer.finish(_report(rows, tally, options, fmt))
+
+
+def _in_memory(rows: Rows, batches: Iterator[tuple[Columns, Tally]], options: PrepareOptions, fmt: Format) -> ExampleStore:
+    tally, parts = Tally(), []
+    for columns, counted in batches:
+        parts.append(columns)
+        tally.merge(counted)
+    report = _report(rows, tally, options, fmt)
+    return ExampleStore({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, name=rows.name, report=report)

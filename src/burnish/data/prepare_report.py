@@ -1,0 +1,132 @@
+"""What became of every row that was prepared. Nothing is dropped or cut without being counted here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+KINDS = {
+    "dropped_too_long": "longer than {limit}, dropped",
+    "cut": "longer than {limit}, cut ({mode}), {tokens_cut:,} tokens lost",
+    "dropped_empty": "empty, dropped",
+    "dropped_nothing_trained": "with no trained token, dropped",
+    "missing_eos": "without EOS among their trained tokens, from which the model does not learn to stop",
+    "straddled": "in which prompt and completion, written as one text, would share a token (here each has its own)",
+}
+"""What a row can be counted as; the words after the number in `str(report)`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareReport:
+    """The account of a preparation; `str()` is one paragraph.
+
+    Example: ``20 rows (messages): 19 kept with 4,180 tokens, 1,900 trained (45.5%); lengths 31 to 1,310, median 201.
+    1 row longer than max_length=1024, dropped (first: train.jsonl line 4).``
+    """
+
+    rows: int
+    kept: int
+    tokens: int
+    """Of the rows kept, prompts included."""
+    trained_tokens: int
+    dropped_too_long: int = 0
+    dropped_empty: int = 0
+    dropped_nothing_trained: int = 0
+    cut: int = 0
+    tokens_cut: int = 0
+    missing_eos: int = 0
+    """Rows kept in which no trained token is the tokenizer's EOS."""
+    straddled: int = 0
+    straddled_of: int = 0
+    """How many rows were looked at for `straddled`; for text, only the first thousand."""
+    shortest: int = 0
+    median: int = 0
+    longest: int = 0
+    """Lengths in tokens of all rows, before any was cut or dropped."""
+    max_length: int | None = None
+    truncation_mode: str = "drop"
+    format: str = ""
+    unused_columns: tuple[str, ...] = ()
+    first: Mapping[str, str] = field(default_factory=dict)
+    """The first row of each kind that occurred, such as ``{"cut": "train.jsonl line 4"}``."""
+
+    def __str__(self) -> str:
+        share = self.trained_tokens / max(1, self.tokens)
+        lines = [
+            f"{self.rows:,} rows ({self.format}): {self.kept:,} kept with {self.tokens:,} tokens, {self.trained_tokens:,} trained"
+            f" ({share:.1%}); lengths {self.shortest:,} to {self.longest:,}, median {self.median:,}."
+        ]
+        counts = asdict(self)
+        for kind, words in KINDS.items():
+            if counts[kind]:
+                said = words.format(limit=f"max_length={self.max_length}", mode=self.truncation_mode, tokens_cut=self.tokens_cut)
+                of = f" of {self.straddled_of:,}" if kind == "straddled" else ""
+                lines.append(f"{counts[kind]:,}{of} row{'s' if counts[kind] > 1 else ''} {said} (first: {self.first[kind]}).")
+        if self.unused_columns:
+            lines.append(f"Columns not read: {', '.join(self.unused_columns)}.")
+        return " ".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"first": dict(self.first)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> PrepareReport:
+        return cls(**{**data, "unused_columns": tuple(data["unused_columns"])})
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts under way. Rows are numbers here; a worker process knows no file names."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    first: dict[str, int] = field(default_factory=dict)
+    lengths: Counter[int] = field(default_factory=Counter)
+
+    def add(self, kind: str, row: int) -> None:
+        self.counts[kind] += 1
+        self.first.setdefault(kind, row)
+
+    def merge(self, later: Tally) -> None:
+        self.counts += later.counts
+        self.lengths += later.lengths
+        for kind, row in later.first.items():
+            self.first.setdefault(kind, row)
+
+    def report(
+        self,
+        where: Callable[[int], str],
+        *,
+        max_length: int | None = None,
+        truncation_mode: str = "drop",
+        format: str = "",
+        unused_columns: Sequence[str] = (),
+    ) -> PrepareReport:
+        ordered = sorted(self.lengths)
+        return PrepareReport(
+            rows=self.counts["rows"],
+            shortest=ordered[0] if ordered else 0,
+            median=self._median(ordered),
+            longest=ordered[-1] if ordered else 0,
+            max_length=max_length,
+            truncation_mode=truncation_mode,
+            format=format,
+            unused_columns=tuple(unused_columns),
+            first={kind: where(row) for kind, row in self.first.items()},
+            kept=self.counts["kept"],
+            tokens=self.counts["tokens"],
+            trained_tokens=self.counts["trained_tokens"],
+            tokens_cut=self.counts["tokens_cut"],
+            straddled_of=self.counts["straddled_of"],
+            **{kind: self.counts[kind] for kind in KINDS},
+        )
+
+    def _median(self, ordered: Sequence[int]) -> int:
+        """The lower median."""
+        left = (self.lengths.total() + 1) // 2
+        for length in ordered:
+            left -= self.lengths[length]
+            if left <= 0:
+                return length
+        return 0

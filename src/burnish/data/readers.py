@@ -1,0 +1,299 @@
+"""Rows of each format → token pieces: what is prompt, what is completion, and which tokens are trained.
+
+A reader works in two phases, so that one batch's Python can run beside another's Rust: `render` makes texts of rows,
+`tokenise` makes pieces of texts. Which tokens are trained has the meaning that TRL's users know:
+
+    format                              completion_only_loss   assistant_only_loss   trained
+    text                                –                      –                     every token
+    messages, conversations             –                      no                    every token
+                                        –                      yes                   the assistant's turns
+    prompt + completion                 yes (the default)      no                    the completion, and its EOS
+                                        no                     no                    every token
+    prompt + completion of messages     yes (the default)      yes                   the assistant's turns in the completion
+                                        no                     yes                   the assistant's turns in both
+    input_ids                           as `labels` or `completion_mask` and `assistant_masks` say, else every token
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from burnish.data.chat import ChatRenderer, ChatTemplateError, Rendering, Span, to_messages, to_tools
+from burnish.data.formats import Format
+from burnish.data.prepare_report import Tally
+from burnish.data.rows import DataError, Row
+from burnish.data.store import Piece
+from burnish.data.tokenise import TextEncoder
+from burnish.types import SOURCES, Segment
+
+PROMPT, MODEL, TEMPLATE = SOURCES.index("prompt"), SOURCES.index("model"), SOURCES.index("template")
+STRADDLE_ROWS = 1000
+"""Rows of text whose prompt and completion are also encoded as one, to see whether they would share a token."""
+
+Pieces = tuple[list[Piece], list[Piece]]
+"""(prompt, the one branch)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareOptions:
+    """How rows become examples.
+
+    Errors: DataError for a value out of range.
+    """
+
+    format: Format | None = None
+    """As `check_rows` found it; None: found again."""
+    text_field: str = "text"
+    max_length: int | None = None
+    truncation_mode: Literal["error", "drop", "keep_start", "keep_end"] = "drop"
+    """What becomes of rows longer than `max_length`."""
+    completion_only_loss: bool | None = None
+    """None: where rows have a prompt and a completion, or a completion_mask."""
+    assistant_only_loss: bool = False
+    eos: bool = True
+    """End text and completions with the tokenizer's EOS where they do not already; conversations end as their template says."""
+    chat_template: str | None = None
+    """Instead of the tokenizer's."""
+    formatting_func: Callable[[Row], Any] | None = None
+    """Row → text, list of messages, or a row of any format."""
+
+    def __post_init__(self) -> None:
+        if self.max_length is not None and self.max_length < 2:
+            raise DataError(f"max_length={self.max_length} leaves no token to predict from another; give at least 2.")
+        if self.truncation_mode not in ("error", "drop", "keep_start", "keep_end"):
+            raise DataError(f"truncation_mode={self.truncation_mode!r} is none of error, drop, keep_start and keep_end.")
+
+
+class RowError(DataError):
+    """A `DataError` about row number `row`, which a worker cannot name."""
+
+    def __init__(self, row: int, message: str) -> None:
+        super().__init__(row, message)
+        self.row, self.message = row, message
+
+
+class Reader(Protocol):
+    """Rows of one format to pieces. `first` is the number of the first row."""
+
+    def render(self, rows: Sequence[Row], first: int) -> Any: ...
+
+    def tokenise(self, rendered: Any, first: int, tally: Tally) -> Iterator[Pieces | None]:
+        """The pieces of each row; None for an empty one."""
+        ...
+
+
+class TextReader:
+    """`text`: the tokenizer's special tokens, the text, EOS."""
+
+    def __init__(self, texts: TextEncoder, column: str, *, eos: bool) -> None:
+        self._texts, self._column, self._eos = texts, column, eos
+
+    def render(self, rows: Sequence[Row], first: int) -> list[str]:
+        return [row[self._column] for row in rows]
+
+    def tokenise(self, rendered: list[str], first: int, tally: Tally) -> Iterator[Pieces | None]:
+        for ids in self._texts.encode(rendered):
+            yield ([], [(self._texts.prefix, TEMPLATE, True), (end(ids, self._texts, self._eos), MODEL, True)]) if ids else None
+
+
+class PairReader:
+    """`prompt` + `completion` as text, each encoded once: their boundary is where it is at inference."""
+
+    def __init__(self, texts: TextEncoder, *, train_prompt: bool, eos: bool) -> None:
+        self._texts, self._train_prompt, self._eos = texts, train_prompt, eos
+
+    def render(self, rows: Sequence[Row], first: int) -> tuple[list[str], list[str]]:
+        return [row["prompt"] for row in rows], [row["completion"] for row in rows]
+
+    def tokenise(self, rendered: tuple[list[str], list[str]], first: int, tally: Tally) -> Iterator[Pieces]:
+        prompts, completions = self._texts.encode(rendered[0]), self._texts.encode_continuations(rendered[1])
+        looked_at = max(0, min(len(prompts), STRADDLE_ROWS - first))
+        whole = self._texts.encode([p + c for p, c in zip(rendered[0][:looked_at], rendered[1], strict=False)])
+        tally.counts["straddled_of"] += looked_at
+        for i, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+            if i < looked_at and whole[i] != prompt + completion:
+                tally.add("straddled", first + i)
+            head = [*self._texts.prefix, *prompt]
+            yield [(head, PROMPT, self._train_prompt)], [(end(completion, self._texts, self._eos), MODEL, True)]
+
+
+def end(ids: list[int], texts: TextEncoder, eos: bool) -> list[int]:
+    """`ids` with EOS at their end, never twice."""
+    return [*ids, texts.eos_id] if eos and texts.eos_id is not None and ids[-1:] != [texts.eos_id] else ids
+
+
+class ChatReader:
+    """Conversations, or `prompt` + `completion` of messages read as one conversation."""
+
+    def __init__(self, tokenizer: Any, options: PrepareOptions, fmt: Format, *, fills_absent: bool) -> None:
+        self._tokenizer, self._template, self._fills_absent = tokenizer, options.chat_template, fills_absent
+        self._columns = [name for name in fmt.columns if name in ("messages", "conversations", "prompt", "completion")]
+        self._texts = None if options.assistant_only_loss else TextEncoder(tokenizer)
+        self._renderer = ChatRenderer(tokenizer, options.chat_template)
+
+    def render(self, rows: Sequence[Row], first: int) -> list[Any]:
+        return render_each(rows, first, self._render_all if self._texts else self._render_spans)
+
+    def _conversation(self, row: Row) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        messages = [message for column in self._columns for message in conversation(row[column], fills_absent=self._fills_absent)]
+        return messages, chat_arguments(row, fills_absent=self._fills_absent)
+
+    def _render_all(self, row: Row) -> str:
+        """Every token is trained, so nothing has to be known of the turns."""
+        messages, arguments = self._conversation(row)
+        return self._tokenizer.apply_chat_template(
+            messages,
+            tools=arguments["tools"],
+            chat_template=self._template,
+            tokenize=False,
+            **arguments["chat_template_kwargs"],
+        )
+
+    def _render_spans(self, row: Row) -> Rendering:
+        messages, arguments = self._conversation(row)
+        return self._renderer.render(messages, **arguments)
+
+    def tokenise(self, rendered: list[Any], first: int, tally: Tally) -> Iterator[Pieces]:
+        if self._texts:
+            for ids in self._texts.encode(rendered):
+                yield [], [(ids, TEMPLATE, True)]
+            return
+        encoded = self._renderer.encode(rendered)
+        count_straddled(tally, encoded.straddled, len(rendered), first)
+        for segments in encoded.rows:
+            yield [], pieces(segments)
+
+
+class ChatPairReader:
+    """`prompt` + `completion` of messages, with the prompt as context: its generation prompt included, never trained."""
+
+    def __init__(self, tokenizer: Any, options: PrepareOptions, *, fills_absent: bool) -> None:
+        self._renderer, self._fills_absent = ChatRenderer(tokenizer, options.chat_template), fills_absent
+        self._assistant_only = options.assistant_only_loss
+
+    def render(self, rows: Sequence[Row], first: int) -> list[tuple[Rendering, Rendering]]:
+        return render_each(rows, first, self._render)
+
+    def _render(self, row: Row) -> tuple[Rendering, Rendering]:
+        prompt, completion = (conversation(row[name], fills_absent=self._fills_absent) for name in ("prompt", "completion"))
+        before, after = self._renderer.render_pair(prompt, completion, **chat_arguments(row, fills_absent=self._fills_absent))
+        if self._assistant_only:
+            return before, after
+        whole = Span(start=0, end=len(after.text), source="model", trained=True)
+        return before, replace(after, spans=(whole,) if after.text else ())
+
+    def tokenise(self, rendered: list[tuple[Rendering, Rendering]], first: int, tally: Tally) -> Iterator[Pieces]:
+        encoded = self._renderer.encode([rendering for pair in rendered for rendering in pair])
+        count_straddled(tally, encoded.straddled, len(rendered), first)
+        for prompt, completion in zip(encoded.rows[::2], encoded.rows[1::2], strict=True):
+            yield pieces(prompt), pieces(completion)
+
+
+class TokenReader:
+    """`input_ids`, taken as they are."""
+
+    def __init__(self, *, use_completion_mask: bool) -> None:
+        self._masks = ["completion_mask", "assistant_masks"] if use_completion_mask else ["assistant_masks"]
+
+    def render(self, rows: Sequence[Row], first: int) -> Sequence[Row]:
+        return rows
+
+    def tokenise(self, rendered: Sequence[Row], first: int, tally: Tally) -> Iterator[Pieces | None]:
+        for row in rendered:
+            yield self._pieces(row) if row["input_ids"] else None
+
+    def _pieces(self, row: Row) -> Pieces:
+        ids = np.asarray(row["input_ids"], dtype=np.int32)
+        trained = np.ones(len(ids), dtype=bool)
+        if row.get("labels") is not None:
+            trained = np.asarray(row["labels"]) != -100
+        for mask in self._masks:
+            if row.get(mask) is not None:
+                trained &= np.asarray(row[mask]) != 0
+        edges = [0, *(np.flatnonzero(np.diff(trained)) + 1), len(ids)]
+        runs = zip(edges, edges[1:], strict=False)
+        return [], [(ids[a:b], MODEL if trained[a] else PROMPT, bool(trained[a])) for a, b in runs]
+
+
+def reader_for(fmt: Format, tokenizer: Any, options: PrepareOptions, *, fills_absent: bool) -> Reader:
+    """The reader of a format under `options`.
+
+    Errors: DataError for an option that the format would ignore, no EOS where one is to be appended, no chat template.
+    """
+    completion_only = options.completion_only_loss
+    if completion_only and fmt.name in ("text", "messages", "conversations"):
+        raise DataError(f"completion_only_loss=True needs rows with a prompt and a completion, and these are {fmt.name}; leave it out.")
+    if options.assistant_only_loss and not (fmt.conversational or "assistant_masks" in fmt.columns):
+        raise DataError(f"assistant_only_loss=True needs conversations, and these rows are {fmt}; leave it out.")
+    if fmt.name == "input_ids":
+        return TokenReader(use_completion_mask=completion_only is not False)
+    if fmt.conversational:
+        if not (options.chat_template or tokenizer.chat_template):
+            raise DataError(
+                f"The rows are {fmt}, and the tokenizer has no chat template to write them with; "
+                "give one with chat_template_path (a .jinja file, or a tokenizer that has one)."
+            )
+        if fmt.name == "prompt_completion" and completion_only is not False:
+            return ChatPairReader(tokenizer, options, fills_absent=fills_absent)
+        return ChatReader(tokenizer, options, fmt, fills_absent=fills_absent)
+    texts = TextEncoder(tokenizer)
+    if options.eos and texts.eos_id is None:
+        raise DataError("The tokenizer has no EOS token, so a model would never learn to stop; name one with eos_token.")
+    if fmt.name == "text":
+        return TextReader(texts, fmt.columns[0], eos=options.eos)
+    return PairReader(texts, train_prompt=completion_only is False, eos=options.eos)
+
+
+def render_each(rows: Sequence[Row], first: int, render: Callable[[Row], Any]) -> list[Any]:
+    """`render` of each row; what the template refuses is a `RowError`."""
+    import jinja2
+
+    rendered = []
+    for i, row in enumerate(rows):
+        try:
+            rendered.append(render(row))
+        except (ChatTemplateError, jinja2.TemplateError) as error:
+            raise RowError(first + i, f"the chat template refuses this conversation: {error}") from error
+    return rendered
+
+
+def count_straddled(tally: Tally, straddled: int, rows: int, first: int) -> None:
+    """`Encoded` says how many rows straddled, not which: the first of the batch stands for them."""
+    tally.counts["straddled_of"] += rows
+    if straddled:
+        tally.add("straddled", first)
+        tally.counts["straddled"] += straddled - 1
+
+
+def pieces(segments: Sequence[Segment]) -> list[Piece]:
+    return [(segment.token_ids, SOURCES.index(segment.source), segment.trained) for segment in segments]
+
+
+def conversation(turns: Sequence[Row], *, fills_absent: bool) -> list[dict[str, Any]]:
+    """Turns in either spelling as role/content messages with text as content."""
+    return [_with_text(message) for message in to_messages(without_absent(turns) if fills_absent else turns)]
+
+
+def _with_text(message: dict[str, Any]) -> dict[str, Any]:
+    content = message.get("content")
+    return message | {"content": "".join(part["text"] for part in content)} if isinstance(content, list) else message
+
+
+def chat_arguments(row: Row, *, fills_absent: bool) -> dict[str, Any]:
+    """A row's own `tools` and `chat_template_kwargs`."""
+    tools, arguments = row.get("tools"), row.get("chat_template_kwargs") or {}
+    return {
+        "tools": to_tools(without_absent(tools) if fills_absent else tools),
+        "chat_template_kwargs": without_absent(arguments) if fills_absent else arguments,
+    }
+
+
+def without_absent(value: Any) -> Any:
+    """Without the fields that are None: an Arrow table gives every object the fields of all of them."""
+    if isinstance(value, dict):
+        return {name: without_absent(cell) for name, cell in value.items() if cell is not None}
+    return [without_absent(cell) for cell in value] if isinstance(value, list) else value

@@ -1,0 +1,207 @@
+"""Examples in columns: a few flat arrays in memory or memory-mapped from disk, read back as `Example`s without copying a token.
+
+One example is a run of segments: those of its prompt, then those of each branch. Every column is a plain concatenation,
+so that batches, made anywhere, are appended by appending bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from burnish.data.prepare_report import PrepareReport
+from burnish.data.rows import DataError
+from burnish.types import SOURCES, Branch, Example, Segment
+
+Columns = dict[str, np.ndarray]
+"""An array for each name in `SCHEMA`."""
+SCHEMA = {
+    "tokens": "<i4",
+    "segment_length": "<i4",
+    "segment_source": "|u1",  # index in SOURCES
+    "segment_trained": "|b1",
+    "branch_segments": "<i4",
+    "branch_label": "|i1",  # -1 for None
+    "branch_advantage": "<f8",  # NaN for None
+    "prompt_segments": "<i4",
+    "branches": "<i4",
+    "row": "<i8",
+}
+MANIFEST = "manifest.json"
+STORE_VERSION = 1
+
+Piece = tuple[Sequence[int] | np.ndarray, int, bool]
+"""A segment to be: token ids, index of its source in `SOURCES`, trained."""
+
+
+class ColumnBuilder:
+    """Collects examples, one by one, into columns."""
+
+    def __init__(self) -> None:
+        self._ids: list[np.ndarray] = []
+        self._cells: dict[str, list[float]] = {name: [] for name in SCHEMA if name != "tokens"}
+
+    def add(self, row: int, prompt: Sequence[Piece], branches: Sequence[Sequence[Piece]]) -> None:
+        """Adds an example of `row`. Its labels and advantages are None; see `add_example`."""
+        cells = self._cells
+        for ids, source, trained in (*prompt, *(piece for branch in branches for piece in branch)):
+            self._ids.append(np.asarray(ids, dtype=np.int32))
+            cells["segment_length"].append(len(ids))
+            cells["segment_source"].append(source)
+            cells["segment_trained"].append(trained)
+        cells["branch_segments"] += map(len, branches)
+        cells["branch_label"] += [-1] * len(branches)
+        cells["branch_advantage"] += [np.nan] * len(branches)
+        cells["prompt_segments"].append(len(prompt))
+        cells["branches"].append(len(branches))
+        cells["row"].append(row)
+
+    def add_example(self, row: int, example: Example) -> None:
+        """Adds any example that was not sampled. Errors: DataError where it carries behaviour log-probs or policy versions."""
+        parts = [example.prompt, *(branch.segments for branch in example.branches)]
+        for segment in (segment for part in parts for segment in part):
+            if segment.behaviour_logp is not None or segment.policy_version is not None:
+                raise DataError(f"Example {example.group_id} was sampled (it has behaviour log-probs); a store keeps data that was not.")
+        prompt, *branches = [[(s.token_ids, SOURCES.index(s.source), s.trained) for s in part] for part in parts]
+        self.add(row, prompt, branches)
+        count = len(branches)
+        self._cells["branch_label"][-count:] = [-1 if b.label is None else int(b.label) for b in example.branches]
+        self._cells["branch_advantage"][-count:] = [np.nan if b.advantage is None else b.advantage for b in example.branches]
+
+    def columns(self) -> Columns:
+        tokens = np.concatenate([np.empty(0, dtype=np.int32), *self._ids])
+        return {"tokens": tokens} | {name: np.asarray(cells, dtype=SCHEMA[name]) for name, cells in self._cells.items()}
+
+
+class ExampleStore:
+    """Examples by number.
+
+    ``store[i]`` is an `Example` whose segments are views of the columns; `lengths` and `trained` are int64 ``[len(store)]``,
+    tokens (as a tree: the prompt once) and trained tokens of each example.
+    """
+
+    def __init__(self, columns: Columns, *, name: str, report: PrepareReport | None = None, group_ids: Sequence[str] | None = None) -> None:
+        """`group_ids` defaults to ``f"{name}:{row}"``. Errors: DataError for no example."""
+        if not len(columns["row"]):
+            raise DataError(f"There is no example in {name}; give at least one.")
+        self.name = name
+        self._columns, self._group_ids = columns, group_ids
+        branches, prompt_segments = columns["branches"], columns["prompt_segments"]
+        self._branch_end = np.cumsum(branches, dtype=np.int64)
+        first_branch = self._branch_end - branches
+        segments = prompt_segments + np.add.reduceat(columns["branch_segments"], first_branch, dtype=np.int64)
+        self._segment_end = np.cumsum(segments)
+        self._token_end = np.concatenate(([0], np.cumsum(columns["segment_length"], dtype=np.int64)))
+        self.lengths = self._per_example(self._token_end)
+        trained = np.where(columns["segment_trained"], columns["segment_length"], 0)
+        self.trained = self._per_example(np.concatenate(([0], np.cumsum(trained, dtype=np.int64))))
+        self.report = report or PrepareReport(
+            rows=len(self), kept=len(self), tokens=int(self.lengths.sum()), trained_tokens=int(self.trained.sum()), format="examples"
+        )
+
+    @classmethod
+    def from_examples(cls, examples: Sequence[Example], name: str = "examples") -> ExampleStore:
+        """Keeps `examples` in memory, under their own group ids."""
+        builder = ColumnBuilder()
+        for row, example in enumerate(examples):
+            builder.add_example(row, example)
+        return cls(builder.columns(), name=name, group_ids=[example.group_id for example in examples])
+
+    def _per_example(self, total_before_segment: np.ndarray) -> np.ndarray:
+        return np.diff(total_before_segment[self._segment_end], prepend=0)
+
+    def __len__(self) -> int:
+        return len(self._branch_end)
+
+    def __getitem__(self, index: int) -> Example:
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        i = index % len(self)
+        columns = self._columns
+        first = int(self._segment_end[i - 1]) if i else 0
+        last = int(self._segment_end[i])
+        segments = [
+            Segment(token_ids=columns["tokens"][start:stop], source=SOURCES[source], trained=bool(trained))
+            for start, stop, source, trained in zip(
+                self._token_end[first:last],
+                self._token_end[first + 1 : last + 1],
+                columns["segment_source"][first:last],
+                columns["segment_trained"][first:last],
+                strict=True,
+            )
+        ]
+        at = int(columns["prompt_segments"][i])
+        prompt, branches = tuple(segments[:at]), []
+        for branch in range(self._branch_end[i] - columns["branches"][i], self._branch_end[i]):
+            count, label = int(columns["branch_segments"][branch]), int(columns["branch_label"][branch])
+            advantage = float(columns["branch_advantage"][branch])
+            branches.append(
+                Branch(
+                    segments=tuple(segments[at : at + count]),
+                    label=None if label < 0 else bool(label),
+                    advantage=None if np.isnan(advantage) else advantage,
+                )
+            )
+            at += count
+        group_id = self._group_ids[i] if self._group_ids else f"{self.name}:{columns['row'][i]}"
+        return Example(group_id=group_id, prompt=prompt, branches=tuple(branches))
+
+    def __iter__(self) -> Iterator[Example]:
+        return (self[i] for i in range(len(self)))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of every column and of the group ids: equal for equal examples, in memory or on disk."""
+        hashes = [hashlib.sha256(self._columns[name].data).hexdigest() for name in SCHEMA]
+        return hashlib.sha256(json.dumps([hashes, self.name, self._group_ids]).encode()).hexdigest()
+
+    @classmethod
+    def load(cls, folder: Path) -> ExampleStore:
+        """Maps a store that `StoreWriter` wrote. Errors: DataError where a file is missing, has another size, or is of another version."""
+        try:
+            manifest = json.loads((folder / MANIFEST).read_text())
+            for name, size in manifest["sizes"].items():
+                found = (folder / name).stat().st_size
+                if found != size:
+                    raise DataError(f"{folder / name} has {found} bytes instead of {size}.")
+            if manifest["version"] != STORE_VERSION:
+                raise DataError(f"{folder} is a store of version {manifest['version']}, not {STORE_VERSION}.")
+            columns = {name: np.memmap(folder / name, dtype=dtype, mode="r").view(np.ndarray) for name, dtype in SCHEMA.items()}
+            return cls(columns, name=manifest["name"], report=PrepareReport.from_json(manifest["report"]))
+        except OSError as error:
+            raise DataError(f"{error.filename or folder} cannot be read ({error.strerror}).") from error
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise DataError(f"{folder / MANIFEST} is not the manifest of a store.") from error
+
+
+class StoreWriter:
+    """Appends columns to the files of a new folder; `finish` writes the manifest, without which the folder is no store."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        folder.mkdir(parents=True)
+        self._folder, self._name = folder, name
+        self._files: Mapping[str, BinaryIO] = {column: (folder / column).open("wb") for column in SCHEMA}
+
+    def append(self, columns: Columns) -> None:
+        for name, file in self._files.items():
+            file.write(columns[name].data)
+
+    def __enter__(self) -> StoreWriter:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for file in self._files.values():
+            file.close()
+
+    def finish(self, report: PrepareReport) -> None:
+        for file in self._files.values():
+            file.flush()
+        sizes = {name: (self._folder / name).stat().st_size for name in SCHEMA}
+        manifest = {"version": STORE_VERSION, "name": self._name, "sizes": sizes, "report": report.to_json()}
+        (self._folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
