@@ -1,0 +1,19 @@
+"""Burnish post-trains language models. Names are imported when they are used, so that `import burnish` costs nothing."""
+
+import lazy_loader as lazy
+
+__version__ = "0.1.0"
+
+__getattr__, __dir__, __all__ = lazy.attach(
+    __name__,
+    submod_attrs={
+        "config.data": ["DataConfig"],
+        "config.model": ["ModelConfig"],
+        "config.sft": ["SFTConfig"],
+        "config.values": ["ConfigError"],
+        "methods.sft": ["SFTTrainer"],
+        "report.evaluation": ["EvalTokens"],
+        "trainer": ["Trainer", "TrainOutput"],
+        "types": ["Branch", "Example", "LossOut", "Segment", "Sum", "TokenOutputs", "TokenTree"],
+    },
+)

@@ -60,7 +60,6 @@ class Run:
     mark: tuple[float, int] = (0.0, 0)
     """Clock and tokens seen at the last log line, for tokens per second. Not part of the state."""
 
-
     def decide(self, *, epoch_ends: bool) -> None:
         """Sets what is due after this step. The last step logs, evaluates and saves whatever the intervals are."""
         args, step, control = self.args, self.state.trainer.global_step, self.state.control
@@ -83,7 +82,7 @@ class Run:
             return False
         value = metrics.get(name, metrics.get(f"eval_{name}"))
         if value is None:
-            raise TrainingError(f"metric_for_best_model is {name!r}, and evaluation gives {', '.join(sorted(metrics))}; choose one of those.")
+            raise TrainingError(f"metric_for_best_model is {name!r}, and evaluation gives {', '.join(sorted(metrics))}; choose one.")
         sign = 1 if args.greater_is_better else -1
         if state.best_metric is not None and sign * (value - state.best_metric) <= 0:
             return False

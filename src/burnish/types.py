@@ -85,7 +85,9 @@ class Example:
         if not self.branches:
             raise ValueError(f"Example {self.group_id} has no branch; give at least one.")
         if len(self.branches) > 1 and any(segment.trained for segment in self.prompt):
-            raise ValueError(f"Example {self.group_id} trains on a prompt that its {len(self.branches)} branches share; put those tokens in a branch.")
+            raise ValueError(
+                f"Example {self.group_id} trains on a prompt that its {len(self.branches)} branches share; train in the branches."
+            )
 
     def __len__(self) -> int:
         """Tokens as a tree: the prompt once, then every branch."""

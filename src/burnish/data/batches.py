@@ -109,7 +109,13 @@ class StreamBatches:
     steps_per_epoch: int | None = None
 
     def __init__(
-        self, open_at: Callable[[Cursor], Iterator[tuple[Example, Cursor]]], *, batch_size: int, max_tokens: int, rank: int = 0, ranks: int = 1
+        self,
+        open_at: Callable[[Cursor], Iterator[tuple[Example, Cursor]]],
+        *,
+        batch_size: int,
+        max_tokens: int,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
         self.open_at = open_at
         self.batch_size = batch_size

@@ -15,34 +15,50 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
-from burnish.config.data import DataConfig
-from burnish.config.model import ModelConfig
 from burnish.config.sft import SFTConfig
+from burnish.data.dataset import Dataset, formats_of
+from burnish.data.formats import Format
+from burnish.data.prepare import PrepareOptions
 from burnish.ops.likelihood import dft_loss, nll_loss
-from burnish.trainer import Trainer, run_command
+from burnish.trainer import Trainer
 from burnish.types import LossOut, Sum, TokenOutputs, TokenTree
 
 LOSSES: dict[str, Callable[[Tensor], Tensor]] = {"nll": nll_loss, "dft": dft_loss}
 """Name → function from log-probs `[N]` to losses `[N]`."""
 
 
-@dataclass(frozen=True, slots=True)
+def prepare_options(args: SFTConfig, row_format: Format, formatting_func: Callable[..., Any] | None = None) -> PrepareOptions:
+    """How rows become examples: one branch each, with the trained tokens that the options say."""
+    return PrepareOptions(
+        format=row_format,
+        text_field=args.dataset_text_field,
+        max_length=args.max_length,
+        truncation_mode=args.truncation_mode,
+        completion_only_loss=args.completion_only_loss,
+        assistant_only_loss=args.assistant_only_loss,
+        formatting_func=formatting_func,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SFT:
     """The method as the loop sees it."""
 
     args: SFTConfig
+    aux_loss_coef: float = 0.0
 
     def counts(self, tree: TokenTree) -> Mapping[str, float]:
-        return {"loss": tree.N, "aux": tree.T} if self.args.router_aux_loss_coef else {"loss": tree.N}
+        return {"loss": tree.N, "aux": tree.T} if self.aux_loss_coef else {"loss": tree.N}
 
     def loss_and_metrics(self, tree: TokenTree, outputs: TokenOutputs) -> LossOut:
-        return loss_and_metrics(tree, outputs, self.args)
+        return loss_and_metrics(tree, outputs, self.args, aux_loss_coef=self.aux_loss_coef)
 
 
-def loss_and_metrics(tree: TokenTree, outputs: TokenOutputs, args: SFTConfig) -> LossOut:
+def loss_and_metrics(tree: TokenTree, outputs: TokenOutputs, args: SFTConfig, *, aux_loss_coef: float = 0.0) -> LossOut:
     """The loss over the tree's N trained tokens; metrics are means over the same tokens."""
     count = float(tree.N)
     terms = {"loss": Sum(total=LOSSES[args.loss_type](outputs.logp_N).sum(), count=count)}
@@ -51,9 +67,9 @@ def loss_and_metrics(tree: TokenTree, outputs: TokenOutputs, args: SFTConfig) ->
         metrics["entropy"] = Sum(total=outputs.entropy_N.detach().sum(), count=count)
     if outputs.top1_N is not None:
         metrics["mean_token_accuracy"] = Sum(total=outputs.top1_N.sum(), count=count)
-    if args.router_aux_loss_coef and outputs.aux_loss is not None:
+    if aux_loss_coef and outputs.aux_loss is not None:
         # a mean over tokens of each tree's own balance: the one term that depends on how a step is cut in micro-batches
-        terms["aux"] = Sum(total=args.router_aux_loss_coef * outputs.aux_loss * tree.T, count=float(tree.T))
+        terms["aux"] = Sum(total=aux_loss_coef * outputs.aux_loss * tree.T, count=float(tree.T))
         metrics["aux_loss"] = Sum(total=outputs.aux_loss.detach() * tree.T, count=float(tree.T))
     return LossOut(terms=terms, metrics=metrics)
 
@@ -62,9 +78,12 @@ class SFTTrainer(Trainer[SFTConfig]):
     """``SFTTrainer("org/model", train_dataset="train.jsonl").train()``. See `Trainer` for the arguments."""
 
     config_class = SFTConfig
-    method_class = SFT
 
+    def method(self, aux_loss_coef: float) -> SFT:
+        return SFT(args=self.args, aux_loss_coef=aux_loss_coef)
 
-def run(model: ModelConfig, data: DataConfig, args: SFTConfig) -> int:
-    """`burnish sft`."""
-    return run_command(SFTTrainer, model, data, args)
+    def formats(self, dataset: Dataset) -> tuple[Format, ...]:
+        return formats_of(dataset, text_field=self.args.dataset_text_field, has_formatting_func=self.formatting_func is not None)
+
+    def prepare_options(self, row_format: Format) -> PrepareOptions:
+        return prepare_options(self.args, row_format, self.formatting_func)

@@ -122,7 +122,7 @@ def _tree_attention(
     options = _Options(scaling=scaling, dropout=dropout, softcap=softcap, sinks=s_aux)
     if isinstance(attention_mask, Layout):
         if len(query) != 1:
-            raise TreeAttentionError(f"A token tree is one row, and the model calls its attention with {len(query)}; run it branch by branch.")
+            raise TreeAttentionError(f"A token tree is one row, and the model's attention sees {len(query)}; run it branch by branch.")
         out = BACKENDS[attention_mask.backend](query, key, value, attention_mask, options)
     else:
         mask = attention_mask

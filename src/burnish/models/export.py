@@ -39,7 +39,8 @@ def check_export(model: Any, output_dir: Path) -> float:
     auto = AutoPeftModelForCausalLM if (output_dir / "adapter_config.json").is_file() else AutoModelForCausalLM
     weight = next(model.parameters())
     again = auto.from_pretrained(output_dir, dtype=weight.dtype).to(weight.device).eval()
-    ids = torch.randint(0, model.get_input_embeddings().weight.shape[0], (1, 16), generator=torch.Generator().manual_seed(0)).to(weight.device)
+    vocabulary, generator = model.get_input_embeddings().weight.shape[0], torch.Generator().manual_seed(0)
+    ids = torch.randint(0, vocabulary, (1, 16), generator=generator).to(weight.device)
     was_training = model.training
     model.eval()
     with torch.no_grad():
@@ -47,7 +48,7 @@ def check_export(model: Any, output_dir: Path) -> float:
     model.train(was_training)
     gap = float((ours - theirs).abs().max())
     if gap > 1e-3 * max(1.0, float(ours.abs().max())):
-        raise ModelError(f"The model saved in {output_dir} gives other logits than the trained one (by up to {gap:.2g}); do not use it, and report this.")
+        raise ModelError(f"The model saved in {output_dir} gives other logits than the trained one, by up to {gap:.2g}; do not use it.")
     return gap
 
 
@@ -57,7 +58,7 @@ def merge_adapter(adapter: str | Path, output_dir: str | Path) -> Path:
 
     adapter, output_dir = Path(adapter), Path(output_dir)
     if not (adapter / "adapter_config.json").is_file():
-        raise ModelError(f"{adapter} holds no adapter (no adapter_config.json); give the output_dir or a checkpoint of a run with use_peft.")
+        raise ModelError(f"{adapter} holds no adapter (no adapter_config.json); give the output_dir of a run with use_peft.")
     base = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
     merged = load_model(ModelConfig(model_name_or_path=str(adapter)), torch.device("cpu")).merge_and_unload()
     has_tokenizer = (adapter / "tokenizer_config.json").is_file()

@@ -33,7 +33,7 @@ def choose_compute_dtype(wanted: str, device: torch.device) -> tuple[torch.dtype
 
 def _hub_error(what: str, name: str, error: Exception) -> ModelError:
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return ModelError(f"{what} {name!r} could not be loaded ({first}); give a folder with a transformers model, or a hub id that you can reach.")
+    return ModelError(f"{what} {name!r} could not be loaded ({first}); give a folder with a transformers model, or a hub id.")
 
 
 def load_tokenizer(config: ModelConfig, *, chat_template_path: str | None = None, eos_token: str | None = None) -> Any:
@@ -93,6 +93,22 @@ def load_model(config: ModelConfig, device: torch.device) -> Any:
     if not (config.load_in_4bit or config.load_in_8bit):
         model = model.to(device)
     return _with_adapter(model, config.adapter_name_or_path) if config.adapter_name_or_path else model
+
+
+def load_skeleton(config: ModelConfig) -> Any:
+    """The causal model without its weights (on the meta device), to count what it takes. Raises ModelError."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    name = str(config.model_name_or_path)
+    adapter = Path(name) / "adapter_config.json"
+    if adapter.is_file():
+        name = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    try:
+        found = AutoConfig.from_pretrained(name, revision=config.model_revision, trust_remote_code=config.trust_remote_code)
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(found, dtype=DTYPES["float32" if config.dtype == "auto" else config.dtype])
+    except (OSError, ValueError) as error:
+        raise _hub_error("The model", name, error) from error
 
 
 def _renamed(config: ModelConfig, name: str) -> ModelConfig:

@@ -32,14 +32,16 @@ class MemoryEstimate:
         return ", ".join(f"{name} {size / 2**30:.2f} GiB" for name, size in parts.items())
 
 
-def estimate_memory(model: Any, *, optimizer: str, compute_bytes: int, gradient_checkpointing: bool) -> MemoryEstimate:
+def estimate_memory(
+    model: Any, *, optimizer: str, compute_bytes: int, gradient_checkpointing: bool, device: str | None = None
+) -> MemoryEstimate:
     """For a causal model that is loaded (or on the meta device). Activations are those that autograd keeps for a backward."""
     parameters = list(model.parameters())
     trained = [p for p in parameters if p.requires_grad]
     states = {"adamw": 2, "muon": 1, "sgd": 0, "adafactor": 0}[optimizer]
     gradients = sum(p.numel() * p.element_size() for p in trained)
     config = model.config.get_text_config()
-    device = parameters[0].device.type
+    device = device or parameters[0].device.type
     return MemoryEstimate(
         weights=sum(p.numel() * p.element_size() for p in parameters),
         gradients=gradients,

@@ -8,7 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from burnish.models.load import ModelError
+
 Named = list[tuple[str, nn.Parameter]]
+Betas = tuple[float, float]
 
 
 def make_optimizer(
@@ -16,17 +19,17 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """`name` is one of `OPTIMIZERS`; `options` (`optim_args`) go to it. Vectors (biases, norms) are never decayed.
 
-    Raises ValueError for an unknown name, an option that the optimizer does not have, or a model with nothing to train.
+    Raises ModelError for an unknown name, an option that the optimizer does not have, or a model with nothing to train.
     """
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     if not named:
-        raise ValueError("No parameter of the model requires a gradient, so there is nothing to train; unfreeze some or add an adapter.")
+        raise ModelError("No parameter of the model requires a gradient, so there is nothing to train; unfreeze some or add an adapter.")
     if name not in OPTIMIZERS:
-        raise ValueError(f"optim is {name!r}; choose one of {', '.join(OPTIMIZERS)}, or pass your own as optimizers=(optimizer, schedule).")
+        raise ModelError(f"optim is {name!r}; choose one of {', '.join(OPTIMIZERS)}, or pass your own as optimizers=(optimizer, schedule).")
     try:
         return OPTIMIZERS[name](named, learning_rate, weight_decay, betas, epsilon, options)
     except TypeError as error:
-        raise ValueError(f"optim_args {sorted(options)} do not all belong to {name}: {error}.") from None
+        raise ModelError(f"optim_args {sorted(options)} do not all belong to {name}: {error}.") from None
 
 
 def _groups(named: Iterable[tuple[str, nn.Parameter]], weight_decay: float) -> list[dict[str, Any]]:
@@ -38,19 +41,19 @@ def _groups(named: Iterable[tuple[str, nn.Parameter]], weight_decay: float) -> l
     return [group for group in groups if group["params"]]
 
 
-def _adamw(named: Named, lr: float, decay: float, betas: tuple[float, float], eps: float, options: dict[str, Any]) -> torch.optim.Optimizer:
+def _adamw(named: Named, lr: float, decay: float, betas: Betas, eps: float, options: dict[str, Any]) -> torch.optim.Optimizer:
     return torch.optim.AdamW(_groups(named, decay), lr=lr, betas=betas, eps=eps, **{"fused": True, **options})
 
 
-def _adafactor(named: Named, lr: float, decay: float, betas: tuple[float, float], eps: float, options: dict[str, Any]) -> torch.optim.Optimizer:
+def _adafactor(named: Named, lr: float, decay: float, betas: Betas, eps: float, options: dict[str, Any]) -> torch.optim.Optimizer:
     return torch.optim.Adafactor(_groups(named, decay), lr=lr, **options)
 
 
-def _sgd(named: Named, lr: float, decay: float, betas: tuple[float, float], eps: float, options: dict[str, Any]) -> torch.optim.Optimizer:
+def _sgd(named: Named, lr: float, decay: float, betas: Betas, eps: float, options: dict[str, Any]) -> torch.optim.Optimizer:
     return torch.optim.SGD(_groups(named, decay), lr=lr, **options)
 
 
-def _muon(named: Named, lr: float, decay: float, betas: tuple[float, float], eps: float, options: dict[str, Any]) -> torch.optim.Optimizer:
+def _muon(named: Named, lr: float, decay: float, betas: Betas, eps: float, options: dict[str, Any]) -> torch.optim.Optimizer:
     """Muon for the matrices of the layers; AdamW for embeddings, head, vectors and tensors of three axes, as its author advises."""
     matrices = {id(p) for n, p in named if p.ndim == 2 and not any(word in n for word in ("embed", "lm_head", "wte", "wpe"))}
     parts: list[torch.optim.Optimizer] = []

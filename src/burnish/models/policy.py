@@ -125,5 +125,3 @@ class Policy(nn.Module):
         experts = config.__dict__.get("num_experts") or config.__dict__.get("num_local_experts") or config.n_routed_experts
         balance = sys.modules[type(model).__module__].load_balancing_loss_func
         return balance(out.router_logits, experts, config.num_experts_per_tok)
-
-

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from burnish.models.attention import NAME, register
+from burnish.models.load import ModelError
 from burnish.models.policy import Paths, Policy
 from burnish.types import Node, TokenTree
 
@@ -51,7 +52,7 @@ def probe_tree(vocabulary: int) -> TokenTree:
 def probe(policy: Policy, *, wanted: str | None = None) -> Probe:
     """Chooses how to run `policy.model`, sets the model's attention accordingly and returns what was found.
 
-    `wanted` is None (the fastest way that is right), "tree" (or an error) or "branches". Raises ValueError when "tree" was
+    `wanted` is None (the fastest way that is right), "tree" (or an error) or "branches". Raises ModelError when "tree" was
     asked for and the model differs.
     """
     model, was_training = policy.causal_model, policy.training
@@ -63,7 +64,7 @@ def probe(policy: Policy, *, wanted: str | None = None) -> Probe:
     finally:
         policy.train(was_training)
     if wanted == "tree" and found.paths.attention != "tree":
-        raise ValueError(f"attn_implementation='tree' was asked for, and {found.messages[0]}")
+        raise ModelError(f"attn_implementation='tree' was asked for, and {found.messages[0]}")
     policy.paths = found.paths
     model.set_attn_implementation(NAME if found.paths.attention == "tree" else plain)
     return found
@@ -89,7 +90,7 @@ def _choose(policy: Policy, ways: Sequence[Paths], plain: str) -> Probe:
 
 def _message(name: str, paths: Paths, reason: str) -> str:
     if paths.attention == "tree":
-        return f"{name} does not compute a token tree as its branches run alone: {reason}; branches are run one by one instead, which costs time."
+        return f"{name} does not compute a token tree as its branches run alone: {reason}; branches are run one by one, which costs time."
     return f"{name}'s head is not a plain projection: {reason}; the model's own logits are used, which costs memory."
 
 
@@ -113,4 +114,3 @@ def _tolerance(policy: Policy, truth: torch.Tensor) -> float:
     dtypes = [torch.float32, next(policy.model.parameters()).dtype, *([policy.compute_dtype] if policy.compute_dtype else [])]
     coarsest = max(torch.finfo(d).eps for d in dtypes if d.is_floating_point)
     return 64 * coarsest * max(1.0, float(truth.abs().max()))
-

@@ -1,0 +1,87 @@
+"""`burnish inspect sft`: what a training would see, and nothing is trained. The model's weights are not loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import rich.console
+import torch
+
+from burnish.cli.train import open_sets
+from burnish.config.data import DataConfig
+from burnish.config.model import ModelConfig
+from burnish.config.sft import SFTConfig
+from burnish.data.dataset import Dataset, JoinedExamples, formats_of
+from burnish.data.prepare import prepare
+from burnish.data.sources import Rows
+from burnish.methods.sft import prepare_options
+from burnish.models.load import choose_compute_dtype, load_skeleton, load_tokenizer
+from burnish.models.lora import add_adapter, lora_config
+from burnish.models.memory import estimate_memory, microbatch_tokens
+from burnish.report.tokens import length_histogram, show_example
+
+
+def inspect_sft(model: ModelConfig, data: DataConfig, args: SFTConfig, *, rows: int = 3) -> int:
+    """Shows the first rows as tokens, what becomes of all rows, their lengths, and the memory a run would take."""
+    console = rich.console.Console()
+    say: Callable[[str], None] = lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)  # noqa: E731
+    tokenizer = load_tokenizer(model, chat_template_path=args.chat_template_path, eos_token=args.eos_token)
+    train, held_out = open_sets(data, args.seed)
+    sets = {"train": train} | ({} if held_out is None else held_out if isinstance(held_out, dict) else {"eval": held_out})
+    for name, dataset in sets.items():
+        examples = _prepare(dataset if isinstance(dataset, Dataset) else Dataset(sources=(dataset,)), tokenizer, args)
+        say(f"{name}:")
+        for part in examples.parts:
+            say(f"  {part.report}")
+        if name == "train":
+            for i in range(min(rows, len(examples))):
+                say("")
+                show_example(examples[i], tokenizer, console)
+            say("")
+            say(length_histogram(examples.lengths.tolist(), args.max_length))
+            say(_plan(examples, args))
+    say(_memory(model, args))
+    return 0
+
+
+def _prepare(dataset: Dataset, tokenizer: Any, args: SFTConfig) -> JoinedExamples:
+    """A stream is looked at by its first rows."""
+    head = [rows if isinstance(rows, Rows) else rows.head(1000) for rows in dataset.sources]
+    dataset = Dataset(sources=tuple(Dataset(sources=(one,)).sources[0] if isinstance(one, Rows) else _listed(one) for one in head))
+    formats = formats_of(dataset, text_field=args.dataset_text_field)
+    where: dict[str, Any] = {"cache_dir": args.dataset_cache_dir, "num_proc": args.dataset_num_proc}
+    pairs = zip(dataset.sources, formats, strict=True)
+    return JoinedExamples([prepare(rows, tokenizer, prepare_options(args, one), **where) for rows, one in pairs if isinstance(rows, Rows)])
+
+
+def _listed(rows: list[Any]) -> Rows:
+    from burnish.data.rows import ListRows
+
+    return ListRows(rows, "the stream's first rows")
+
+
+def _plan(examples: JoinedExamples, args: SFTConfig) -> str:
+    steps = args.max_steps if args.max_steps > 0 else -(-len(examples) // args.batch_size) * args.num_train_epochs
+    tokens = float(examples.lengths.mean()) * args.batch_size
+    return f"{len(examples):,} examples; {steps:,.0f} steps of {args.batch_size} examples, about {tokens:,.0f} tokens each."
+
+
+def _memory(model: ModelConfig, args: SFTConfig) -> str:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    skeleton = load_skeleton(model)
+    if (adapter := lora_config(model)) is not None:
+        skeleton = add_adapter(skeleton, adapter)
+    compute, why = choose_compute_dtype(args.compute_dtype, device)
+    estimate = estimate_memory(
+        skeleton,
+        optimizer=args.optim,
+        compute_bytes=compute.itemsize,
+        gradient_checkpointing=args.gradient_checkpointing,
+        device=device.type,
+    )
+    tokens = args.max_tokens_per_microbatch or microbatch_tokens(estimate, device)
+    return (
+        f"Memory on {device}: about {estimate.total(tokens) / 2**30:.1f} GiB ({estimate}, the rest activations of {tokens:,} tokens; "
+        f"compute in {str(compute).removeprefix('torch.')}, {why})."
+    )

@@ -1,0 +1,406 @@
+"""From what a user gives to a `Run`: the assembly that all methods share.
+
+A method's trainer adds which rows it reads and how they become examples (`prepare_options`) and its loss (`method`).
+What can be refused is refused before the model is loaded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from operator import methodcaller
+from pathlib import Path
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+
+import torch
+
+from burnish.checkpoint.directory import RunDirectory
+from burnish.checkpoint.files import CheckpointError, Found
+from burnish.checkpoint.identity import environment, model_identity
+from burnish.checkpoint.state import TrainState, random_state
+from burnish.checkpoint.trainer_state import TrainerState
+from burnish.checkpoint.weights import load_model as load_weights
+from burnish.config.data import DataConfig
+from burnish.config.model import ModelConfig
+from burnish.config.parse import dump_yaml, to_dict
+from burnish.config.train import TrainConfig
+from burnish.config.values import ConfigError
+from burnish.data.batches import Batches, Cursor, OfflineBatches, StreamBatches, evaluation_trees
+from burnish.data.dataset import Dataset, JoinedExamples, as_dataset, named_sets
+from burnish.data.formats import Format
+from burnish.data.prepare import PrepareOptions, prepare
+from burnish.distributed.launch import all_sum, barrier, gather, launch, seed_everything, wrap
+from burnish.loop import evaluate, train
+from burnish.models.export import save_model
+from burnish.models.load import adapt_tokenizer, load_tokenizer
+from burnish.models.memory import estimate_memory, microbatch_tokens
+from burnish.models.optimizer import make_optimizer
+from burnish.models.start import start_policy
+from burnish.ops.schedules import schedule
+from burnish.report.console import Console
+from burnish.report.evaluation import EvalTokens, columns
+from burnish.report.metrics import MetricsFile
+from burnish.report.reporter import Reporter
+from burnish.report.tokens import show_example
+from burnish.report.trackers import Trackers, check_trackers
+from burnish.run import Method, Run
+from burnish.types import Example, TokenOutputs, TokenTree
+
+C = TypeVar("C", bound=TrainConfig)
+
+FREE = {
+    "output_dir",
+    "overwrite_output_dir",
+    "resume_from_checkpoint",
+    "save_strategy",
+    "save_steps",
+    "save_total_limit",
+    "report_to",
+    "run_name",
+    "disable_tqdm",
+    "logging_steps",
+    "logging_first_step",
+    "eval_strategy",
+    "eval_steps",
+    "eval_on_start",
+    "load_best_model_at_end",
+    "metric_for_best_model",
+    "greater_is_better",
+    "dataset_num_proc",
+    "dataset_cache_dir",
+    "max_steps",
+    "num_train_epochs",
+}
+"""Options that a resumed run may change. The number of steps is compared by itself: it shapes the learning rate."""
+
+
+class TrainOutput(NamedTuple):
+    """What `train()` returns, with transformers' names."""
+
+    global_step: int
+    training_loss: float
+    metrics: dict[str, float]
+
+
+class Trainer(Generic[C]):
+    """Assembles a run and holds it.
+
+    `model` is a folder, a hub id or a transformers model; `train_dataset` a file, hub id, `datasets` object or list of
+    dicts; `eval_dataset` likewise, or a dict of several. `processing_class` is the tokenizer (the model's own if None).
+    `peft_config` adds an adapter; `optimizers` is (optimizer, schedule), each None for the configured one;
+    `compute_metrics` takes an `EvalTokens` and returns a dict of numbers.
+
+    Raises ConfigError, DataError, ModelError: bad options and rows before the model is loaded.
+    """
+
+    config_class: ClassVar[type[TrainConfig]]
+
+    def __init__(
+        self,
+        model: Any,
+        args: C | None = None,
+        *,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        callbacks: Sequence[Any] | None = None,
+        peft_config: Any = None,
+        formatting_func: Callable[..., Any] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        compute_metrics: Callable[[EvalTokens], Mapping[str, float]] | None = None,
+        model_config: ModelConfig | None = None,
+        data_config: DataConfig | None = None,
+    ) -> None:
+        self.args: C = args if args is not None else self.config_class()  # type: ignore[assignment]
+        if not isinstance(self.args, self.config_class):
+            raise ConfigError(f"args is a {type(args).__name__}; {type(self).__name__} takes a {self.config_class.__name__}.")
+        check_trackers(self.args.report_to)
+        self.here = launch()
+        self.console = Console(main=self.here.main, live=False if self.args.disable_tqdm else None)
+        self.formatting_func, self.compute_metrics = formatting_func, compute_metrics
+        self.model_config, self.data_config = self._model_config(model, model_config), data_config
+        self.directory = RunDirectory(Path(self.args.output_dir))
+        for note in self.args.notes:
+            self.console.message(note)
+
+        train_set = None if train_dataset is None else as_dataset(train_dataset)
+        eval_sets = {prefix: as_dataset(given) for prefix, given in named_sets(eval_dataset).items()}
+        formats = {id(one): self.formats(one) for one in (*filter(None, [train_set]), *eval_sets.values())}
+        self.processing_class = self._tokenizer(model, processing_class)
+        self.train_examples = None if train_set is None or train_set.streaming else self._prepare(train_set, formats[id(train_set)])
+        self.eval_examples = {prefix: self._prepare(one, formats[id(one)]) for prefix, one in eval_sets.items()}
+
+        seed_everything(self.args.seed)
+        started = start_policy(model, self.model_config, self.args, peft_config, self.here.device)
+        for message in started.messages:
+            self.console.message(message)
+        self.policy, self.model = started.policy, started.policy.model
+        self.callbacks = [callback() if isinstance(callback, type) else callback for callback in callbacks or ()]
+        self.max_tokens = self.args.max_tokens_per_microbatch or microbatch_tokens(self.memory(), self.here.device)
+        self.train_set, self.train_formats = train_set, formats.get(id(train_set), ())
+        self.run = self._assemble(self.method(started.aux_loss_coef), optimizers)
+
+    # What a method's trainer says
+
+    def method(self, aux_loss_coef: float) -> Method:
+        raise NotImplementedError
+
+    def formats(self, dataset: Dataset) -> tuple[Format, ...]:
+        """The format of each source's rows. Raises DataError for rows that the method does not read."""
+        raise NotImplementedError
+
+    def prepare_options(self, row_format: Format) -> PrepareOptions:
+        raise NotImplementedError
+
+    # What a user calls
+
+    @property
+    def state(self) -> TrainerState:
+        return self.run.state.trainer
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        return self.run.state.optimizer
+
+    def add_callback(self, callback: Any) -> None:
+        self.callbacks.append(callback() if isinstance(callback, type) else callback)
+        self.run.state.callbacks = self.callbacks
+
+    def train(self, resume_from_checkpoint: str | bool | None = None) -> TrainOutput:
+        """Trains to the end, from the newest checkpoint in `output_dir` where the run was cut short.
+
+        Raises TrainingError for a loss that is not finite, CheckpointError where the folder holds another run.
+        """
+        if self.train_examples is None and self.train_set is None:
+            raise ConfigError("There is nothing to train on; give train_dataset.")
+        wanted = {None: self.args.resume_from_checkpoint, True: "auto", False: "never"}.get(resume_from_checkpoint, resume_from_checkpoint)  # type: ignore[arg-type]
+        found = self._begin(str(wanted))
+        run = self.run
+        try:
+            if found.step < run.max_steps:
+                self._preflight(found)
+                self.console.start(run.max_steps, found.step)
+                if self.args.eval_on_start and not found.step and run.eval_sets:
+                    evaluate(run)
+                train(run)
+            else:
+                self.console.message(
+                    f"The run in {self.directory.path} is finished, at step {found.step}; overwrite_output_dir begins anew."
+                )
+        finally:
+            run.report.close()  # type: ignore[attr-defined]
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint:
+            self._load_best(Path(self.state.best_model_checkpoint))
+        losses = [line["loss"] for line in self.state.log_history if "loss" in line]
+        return TrainOutput(self.state.global_step, sum(losses) / max(1, len(losses)), dict(self.state.log_history[-1]) if losses else {})
+
+    def evaluate(self, eval_dataset: Any = None) -> dict[str, float]:
+        """Metrics over `eval_dataset`, or over the trainer's own sets."""
+        run = self.run
+        if eval_dataset is not None:
+            sets = {prefix: as_dataset(given) for prefix, given in named_sets(eval_dataset).items()}
+            run.eval_sets = self._eval_trees({prefix: self._prepare(one, self.formats(one)) for prefix, one in sets.items()})
+        if not run.eval_sets:
+            raise ConfigError("There is nothing to evaluate on; give eval_dataset.")
+        try:
+            return evaluate(run)
+        finally:
+            run.eval_sets = self._eval_trees(self.eval_examples)
+
+    def save_model(self, output_dir: str | Path | None = None) -> None:
+        """Writes the model (with an adapter: the adapter) and its tokenizer so that transformers and PEFT read them."""
+        if self.here.main:
+            save_model(self.model, Path(output_dir or self.args.output_dir), self.processing_class)
+        barrier(self.here)
+
+    def memory(self) -> Any:
+        compute = self.policy.compute_dtype or next(self.model.parameters()).dtype
+        return estimate_memory(
+            self.model, optimizer=self.args.optim, compute_bytes=compute.itemsize, gradient_checkpointing=self.args.gradient_checkpointing
+        )
+
+    # How it is put together
+
+    def _model_config(self, model: Any, given: ModelConfig | None) -> ModelConfig:
+        if given is not None:
+            return given
+        name = model if isinstance(model, str | Path) else model.config.name_or_path
+        args = self.args
+        return ModelConfig(
+            model_name_or_path=str(name),
+            trust_remote_code=args.trust_remote_code,
+            model_init_kwargs=args.model_init_kwargs,
+            compute_dtype=args.compute_dtype,
+        )
+
+    def _tokenizer(self, model: Any, given: Any) -> Any:
+        path, eos = self.args.chat_template_path, self.args.eos_token  # type: ignore[attr-defined]
+        if given is not None:
+            return adapt_tokenizer(given, chat_template_path=path, eos_token=eos)
+        return load_tokenizer(self.model_config, chat_template_path=path, eos_token=eos)
+
+    def _prepare(self, dataset: Dataset, formats: Sequence[Format]) -> JoinedExamples:
+        if dataset.streaming:
+            raise ConfigError("An evaluation set is read whole, more than once; give one that is not a stream.")
+        where = {"cache_dir": self.args.dataset_cache_dir, "num_proc": self.args.dataset_num_proc}  # type: ignore[attr-defined]
+        pairs = zip(dataset.sources, formats, strict=True)
+        return JoinedExamples([prepare(rows, self.processing_class, self.prepare_options(one), **where) for rows, one in pairs])
+
+    def _batches(self) -> Batches:
+        shape = {"batch_size": self.args.batch_size, "max_tokens": self.max_tokens, "rank": self.here.rank, "ranks": self.here.world_size}
+        if self.train_examples is None:
+            return StreamBatches(self._stream, **shape)
+        weights = self.train_set.weights if self.train_set else None
+        order = self.train_examples.order(weights, seed=self.args.seed, shuffle=self.args.train_sampling_strategy == "random")
+        return OfflineBatches(self.train_examples, order.indices, **shape)
+
+    def _stream(self, cursor: Cursor) -> Iterator[tuple[Example, Cursor]]:
+        assert self.train_set is not None
+        options = [self.prepare_options(f) for f in self.train_formats]
+        raise ConfigError(f"{options} {cursor}")
+
+    def _assemble(self, method: Method, optimizers: tuple[Any, Any]) -> Run:
+        args, batches = self.args, self._batches()
+        if batches.steps_per_epoch is None and args.max_steps < 1:
+            raise ConfigError("A stream does not say how long it is; give max_steps.")
+        steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * (batches.steps_per_epoch or 0))
+        optimizer, scheduler = optimizers
+        if optimizer is None:
+            betas = (args.adam_beta1, args.adam_beta2)
+            rates = {"learning_rate": args.learning_rate, "weight_decay": args.weight_decay, "betas": betas, "epsilon": args.adam_epsilon}
+            optimizer = make_optimizer(args.optim, self.model, **rates, **(args.optim_args or {}))
+        if scheduler is None:
+            warmup = math.ceil(args.warmup_steps * steps) if args.warmup_steps < 1 else int(args.warmup_steps)
+            shape = schedule(args.lr_scheduler_type, warmup=warmup, total=steps, **(args.lr_scheduler_kwargs or {}))
+            scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, shape)
+        trainer = TrainerState(
+            max_steps=steps,
+            num_train_epochs=math.ceil(args.num_train_epochs),
+            logging_steps=args.logging_steps,
+            eval_steps=args.eval_steps or args.logging_steps,
+            save_steps=args.save_steps,
+            is_local_process_zero=self.here.local_rank == 0,
+            is_world_process_zero=self.here.main,
+        )
+        state = TrainState(
+            model=self.model,
+            optimizer=optimizer,
+            scheduler=scheduler,
+            trainer=trainer,
+            callbacks=self.callbacks,
+            processing_class=self.processing_class,
+        )
+        self.policy.train()
+        return Run(
+            policy=wrap(self.policy, self.here),
+            method=method,
+            args=args,
+            here=self.here,
+            state=state,
+            batches=batches,
+            max_steps=steps,
+            report=Reporter(self.console),
+            save=self._save,
+            last_good=self._last_good,
+            eval_sets=self._eval_trees(self.eval_examples),
+            extra_metrics=self._extra_metrics if self.compute_metrics else None,
+            fire=self._fire,
+        )
+
+    def _eval_trees(self, sets: Mapping[str, JoinedExamples]) -> dict[str, Callable[[], Iterable[TokenTree]]]:
+        shape = {"max_tokens": self.max_tokens, "rank": self.here.rank, "ranks": self.here.world_size}
+        return {prefix: partial(evaluation_trees, examples, **shape) for prefix, examples in sets.items()}
+
+    def _fire(self, event: str, **what: Any) -> None:
+        state = self.run.state
+        what |= {"model": self.model, "processing_class": self.processing_class}
+        what |= {"optimizer": state.optimizer, "lr_scheduler": state.scheduler}
+        for callback in self.callbacks:
+            methodcaller(event, self.args, state.trainer, state.control, **what)(callback)
+
+    def _extra_metrics(self, seen: Iterable[tuple[TokenTree, TokenOutputs]]) -> Mapping[str, float]:
+        assert self.compute_metrics is not None
+        return self.compute_metrics(EvalTokens.joined(gather(columns(seen), self.here)))
+
+    # A run's folder
+
+    def identity(self) -> dict[str, str]:
+        """What must be the same for a run to be continued, by the name that an error will use."""
+        options = {name: str(value) for name, value in to_dict(self.args).items() if name not in FREE}
+        data = self.train_examples.fingerprint if self.train_examples is not None else "stream"
+        return options | {
+            "model": model_identity(self.model),
+            "data": data,
+            "steps": str(self.run.max_steps),
+            "max_tokens_per_microbatch": str(self.max_tokens),
+        }
+
+    def _begin(self, wanted: str) -> Found:
+        """Finds where to begin, restores it, and opens the run's files."""
+        run, args, directory = self.run, self.args, self.directory
+        self._identity = self.identity()
+        if args.overwrite_output_dir and self.here.main:
+            directory.clear()
+        barrier(self.here)
+        found = directory.find(wanted, self._identity, overwrite=args.overwrite_output_dir)
+        for path, why in found.skipped:
+            self.console.message(f"Skipped {path.name}: {why}")
+        if found.path is not None:
+            for message in run.state.load(found.path, self.here.rank):
+                self.console.message(message)
+            self.console.message(f"Continuing from {found.path}, step {found.step} of {run.max_steps}.")
+        if self.here.main:
+            data = {"train": self._describe(self.train_examples), **{p: self._describe(e) for p, e in self.eval_examples.items()}}
+            directory.describe(
+                config=dump_yaml(self.model_config, *filter(None, [self.data_config]), args), environment=environment(), data=data
+            )
+            metrics = MetricsFile(directory.metrics)
+            metrics.truncate(run.state.metrics_offset)
+            name = args.run_name or directory.path.name
+            trackers = Trackers(args.report_to, name, directory.path, to_dict(args), start_step=found.step, message=self.console.message)
+            run.report = Reporter(self.console, metrics, trackers)
+        return found
+
+    def _describe(self, examples: JoinedExamples | None) -> Any:
+        if examples is None:
+            return "a stream"
+        return {"fingerprint": examples.fingerprint, "examples": len(examples), "reports": [str(p.report) for p in examples.parts]}
+
+    def _preflight(self, found: Found) -> None:
+        """Before step 1: what becomes of the rows, and one example as the loss sees it."""
+        memory, run = self.memory(), self.run
+        tokens = f"{self.max_tokens:,} tokens at most in a micro-batch"
+        self.console.message(f"Memory: about {memory.total(self.max_tokens) / 2**30:.1f} GiB ({memory}, the rest activations; {tokens}).")
+        if self.train_examples is None:
+            return
+        for part in self.train_examples.parts:
+            self.console.message(str(part.report))
+        self.console.message(f"{len(self.train_examples):,} examples, {run.max_steps:,} steps of {self.args.batch_size}.")
+        if not found.step and self.here.main:
+            show_example(self.train_examples[0], self.processing_class, self.console.console, max_tokens=120)
+
+    def _save(self) -> None:
+        """On every rank; rank 0 writes. A failure on rank 0 is raised on all."""
+        run, state = self.run, self.run.state
+        states, meter = gather(random_state(), self.here), all_sum(self.run.state.meter, self.here)
+        state.meter = meter if self.here.main else {}
+        if state.trainer.best_global_step == state.trainer.global_step:
+            state.trainer.best_model_checkpoint = str(self.directory.path / f"checkpoint-{state.trainer.global_step}")
+        failure: str | None = None
+        if self.here.main:
+            state.metrics_offset = run.report.metrics.sync()  # type: ignore[attr-defined]
+            try:
+                self.directory.save(state, states, self._identity, self.args.save_total_limit)
+            except CheckpointError as error:
+                failure = str(error)
+        if failure := gather(failure, self.here)[0]:
+            raise CheckpointError(failure)
+
+    def _last_good(self) -> str:
+        here = self.directory.checkpoints()
+        return f"the last good checkpoint is {here[-1]}" if here else "no checkpoint was written before"
+
+    def _load_best(self, path: Path) -> None:
+        load_weights(self.model, path)
+        self.console.message(f"Loaded the best model, {path.name} ({self.args.metric_for_best_model} {self.state.best_metric:.4g}).")
