@@ -44,7 +44,7 @@ class PickedRows(Rows):
 
     def __init__(self, rows: Rows, picked: np.ndarray) -> None:
         self.rows, self.picked = rows, picked
-        self.name, self.fills_absent = rows.name, rows.fills_absent
+        self.name = rows.name
 
     @property
     def column_names(self) -> list[str]:

@@ -28,8 +28,6 @@ def _file_hash(path: Path) -> str:
 class JsonLines(Rows):
     """One JSON object on each line. Opening finds the lines; a line is parsed when its row is asked for. Blank lines are not rows."""
 
-    fills_absent = False
-
     def __init__(self, path: Path) -> None:
         self.name, self._path = path.stem, path
         self._bytes = np.memmap(path, dtype=np.uint8, mode="r")
@@ -132,8 +130,6 @@ def _open_csv(path: Path) -> Rows:
 
 class ParquetRows(Rows):
     """A Parquet file, memory-mapped and decoded by `pyarrow`."""
-
-    fills_absent = True
 
     def __init__(self, path: Path) -> None:
         import pyarrow

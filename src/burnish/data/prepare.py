@@ -65,7 +65,7 @@ def prepare(
     identity = tokenizer_identity(tokenizer)
     if identity is None:
         return _in_memory(rows, batches(), options, fmt)
-    key = digest(PREPARE_VERSION, STORE_VERSION, rows.name, rows.fingerprint(), rows.fills_absent, identity, asdict(options))
+    key = digest(PREPARE_VERSION, STORE_VERSION, rows.name, rows.fingerprint(), identity, asdict(options))
     folder = Path(cache_dir or default_cache_dir()).expanduser() / "examples" / key[:32]
     return load_or_build(folder, lambda path: _write(path, rows, batches(), options, fmt), what=rows.name)
 
@@ -91,13 +91,13 @@ def prepare_batches(
     rows: Rows, tokenizer: Any, options: PrepareOptions, fmt: Format, num_proc: int | None
 ) -> Iterator[tuple[Columns, Tally]]:
     """Columns of the kept rows and the count of all, batch by batch, in order."""
-    preparer = BatchPreparer(tokenizer, options, fmt, fills_absent=rows.fills_absent)
+    preparer = BatchPreparer(tokenizer, options, fmt)
     count = worker_count(len(rows)) if num_proc is None else num_proc
     starts = range(0, len(rows), BATCH_ROWS)
     with ExitStack() as stack:
         work: Callable[[Any, int], tuple[Columns, Tally]] = preparer.tokenise
         if count > 1:
-            work = workers = Workers(count, {"tokenizer": tokenizer, "options": options, "fmt": fmt, "fills_absent": rows.fills_absent})
+            work = workers = Workers(count, {"tokenizer": tokenizer, "options": options, "fmt": fmt})
             stack.callback(workers.close)
         # The tokenizer's Rust holds no lock on this thread: one thread beside it is enough to overlap the two.
         pool = stack.enter_context(ThreadPoolExecutor(max(1, count)))

@@ -18,9 +18,9 @@ class BatchPreparer:
     Errors: those of `reader_for`.
     """
 
-    def __init__(self, tokenizer: Any, options: PrepareOptions, fmt: Format, *, fills_absent: bool) -> None:
+    def __init__(self, tokenizer: Any, options: PrepareOptions, fmt: Format) -> None:
         self._options = options
-        self._reader = reader_for(fmt, tokenizer, options, fills_absent=fills_absent)
+        self._reader = reader_for(fmt, tokenizer, options)
         self._bos, self._eos = tokenizer.bos_token_id, tokenizer.eos_token_id
 
     def __call__(self, rows: Sequence[Row], first: int) -> tuple[Columns, Tally]:

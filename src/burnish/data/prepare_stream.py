@@ -54,7 +54,7 @@ class PreparedStream:
         self._mixture, self._options = mixture, options
         self._formats = [self._format(stream) for stream in mixture.streams]
         self._preparers = [
-            BatchPreparer(tokenizer, replace(options, formatting_func=None), fmt, fills_absent=stream.fills_absent)
+            BatchPreparer(tokenizer, replace(options, formatting_func=None), fmt)
             for stream, fmt in zip(mixture.streams, self._formats, strict=True)
         ]
         self._tallies = [Tally() for _ in mixture.streams]

@@ -129,8 +129,8 @@ def end(ids: list[int], texts: TextEncoder, eos: bool) -> list[int]:
 class ChatReader:
     """Conversations, or `prompt` + `completion` of messages read as one conversation."""
 
-    def __init__(self, tokenizer: Any, options: PrepareOptions, fmt: Format, *, fills_absent: bool) -> None:
-        self._tokenizer, self._template, self._fills_absent = tokenizer, options.chat_template, fills_absent
+    def __init__(self, tokenizer: Any, options: PrepareOptions, fmt: Format) -> None:
+        self._tokenizer, self._template = tokenizer, options.chat_template
         self._columns = [name for name in fmt.columns if name in ("messages", "conversations", "prompt", "completion")]
         self._texts = None if options.assistant_only_loss else TextEncoder(tokenizer)
         self._renderer = ChatRenderer(tokenizer, options.chat_template)
@@ -139,8 +139,8 @@ class ChatReader:
         return render_each(rows, first, self._render_all if self._texts else self._render_spans)
 
     def _conversation(self, row: Row) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        messages = [message for column in self._columns for message in conversation(row[column], fills_absent=self._fills_absent)]
-        return messages, chat_arguments(row, fills_absent=self._fills_absent)
+        messages = [message for column in self._columns for message in conversation(row[column])]
+        return messages, chat_arguments(row)
 
     def _render_all(self, row: Row) -> str:
         """Every token is trained, so nothing has to be known of the turns."""
@@ -171,16 +171,16 @@ class ChatReader:
 class ChatPairReader:
     """`prompt` + `completion` of messages, with the prompt as context: its generation prompt included, never trained."""
 
-    def __init__(self, tokenizer: Any, options: PrepareOptions, *, fills_absent: bool) -> None:
-        self._renderer, self._fills_absent = ChatRenderer(tokenizer, options.chat_template), fills_absent
+    def __init__(self, tokenizer: Any, options: PrepareOptions) -> None:
+        self._renderer = ChatRenderer(tokenizer, options.chat_template)
         self._assistant_only = options.assistant_only_loss
 
     def render(self, rows: Sequence[Row], first: int) -> list[tuple[Rendering, Rendering]]:
         return render_each(rows, first, self._render)
 
     def _render(self, row: Row) -> tuple[Rendering, Rendering]:
-        prompt, completion = (conversation(row[name], fills_absent=self._fills_absent) for name in ("prompt", "completion"))
-        before, after = self._renderer.render_pair(prompt, completion, **chat_arguments(row, fills_absent=self._fills_absent))
+        prompt, completion = (conversation(row[name]) for name in ("prompt", "completion"))
+        before, after = self._renderer.render_pair(prompt, completion, **chat_arguments(row))
         if self._assistant_only:
             return before, after
         whole = Span(start=0, end=len(after.text), source="model", trained=True)
@@ -219,7 +219,7 @@ class TokenReader:
         return [], [(ids[a:b], MODEL if trained[a] else PROMPT, bool(trained[a])) for a, b in runs]
 
 
-def reader_for(fmt: Format, tokenizer: Any, options: PrepareOptions, *, fills_absent: bool) -> Reader:
+def reader_for(fmt: Format, tokenizer: Any, options: PrepareOptions) -> Reader:
     """The reader of a format under `options`.
 
     Errors: DataError for an option that the format would ignore, no EOS where one is to be appended, no chat template.
@@ -238,8 +238,8 @@ def reader_for(fmt: Format, tokenizer: Any, options: PrepareOptions, *, fills_ab
                 "give one with chat_template_path (a .jinja file, or a tokenizer that has one)."
             )
         if fmt.name == "prompt_completion" and completion_only is not False:
-            return ChatPairReader(tokenizer, options, fills_absent=fills_absent)
-        return ChatReader(tokenizer, options, fmt, fills_absent=fills_absent)
+            return ChatPairReader(tokenizer, options)
+        return ChatReader(tokenizer, options, fmt)
     texts = TextEncoder(tokenizer)
     if options.eos and texts.eos_id is None:
         raise DataError("The tokenizer has no EOS token, so a model would never learn to stop; name one with eos_token.")
@@ -273,9 +273,9 @@ def pieces(segments: Sequence[Segment]) -> list[Piece]:
     return [(segment.token_ids, SOURCES.index(segment.source), segment.trained) for segment in segments]
 
 
-def conversation(turns: Sequence[Row], *, fills_absent: bool) -> list[dict[str, Any]]:
+def conversation(turns: Sequence[Row]) -> list[dict[str, Any]]:
     """Turns in either spelling as role/content messages with text as content."""
-    return [_with_text(message) for message in to_messages(without_absent(turns) if fills_absent else turns)]
+    return [_with_text(message) for message in to_messages(turns)]
 
 
 def _with_text(message: dict[str, Any]) -> dict[str, Any]:
@@ -283,17 +283,6 @@ def _with_text(message: dict[str, Any]) -> dict[str, Any]:
     return message | {"content": "".join(part["text"] for part in content)} if isinstance(content, list) else message
 
 
-def chat_arguments(row: Row, *, fills_absent: bool) -> dict[str, Any]:
+def chat_arguments(row: Row) -> dict[str, Any]:
     """A row's own `tools` and `chat_template_kwargs`."""
-    tools, arguments = row.get("tools"), row.get("chat_template_kwargs") or {}
-    return {
-        "tools": to_tools(without_absent(tools) if fills_absent else tools),
-        "chat_template_kwargs": without_absent(arguments) if fills_absent else arguments,
-    }
-
-
-def without_absent(value: Any) -> Any:
-    """Without the fields that are None: an Arrow table gives every object the fields of all of them."""
-    if isinstance(value, dict):
-        return {name: without_absent(cell) for name, cell in value.items() if cell is not None}
-    return [without_absent(cell) for cell in value] if isinstance(value, list) else value
+    return {"tools": to_tools(row.get("tools")), "chat_template_kwargs": row.get("chat_template_kwargs") or {}}

@@ -22,7 +22,6 @@ class Placed(Protocol):
     """What names a row in an error: `Rows`, or a stream."""
 
     name: str
-    fills_absent: bool
 
     def where(self, i: int, /) -> str: ...
 
@@ -32,8 +31,6 @@ class Rows(ABC):
 
     name: str
     """Short, for group ids (``"train"`` in ``"train:17"``)."""
-    fills_absent: bool
-    """True where absent nested fields come back as None, as Arrow tables give them."""
 
     @property
     @abstractmethod
@@ -70,8 +67,8 @@ def digest(*parts: Any) -> str:
 class ListRows(Rows):
     """Rows in memory."""
 
-    def __init__(self, rows: Sequence[Row], name: str = "rows", *, fills_absent: bool = False) -> None:
-        self.name, self.fills_absent = name, fills_absent
+    def __init__(self, rows: Sequence[Row], name: str = "rows") -> None:
+        self.name = name
         self._rows = rows
         for i, row in enumerate(rows):
             if not isinstance(row, dict):
@@ -103,7 +100,7 @@ class PlacedRows(ListRows):
 
     def __init__(self, rows: Sequence[Row], source: Placed) -> None:
         self._source = source
-        super().__init__(rows, source.name, fills_absent=source.fills_absent)
+        super().__init__(rows, source.name)
 
     def where(self, i: int) -> str:
         return self._source.where(i)
@@ -113,7 +110,7 @@ class JoinedRows(Rows):
     """Several sources, one after the other."""
 
     def __init__(self, parts: Sequence[Rows], name: str) -> None:
-        self.name, self.fills_absent = name, any(part.fills_absent for part in parts)
+        self.name = name
         self._parts = parts
         self._ends = list(accumulate(map(len, parts)))
 
@@ -154,7 +151,7 @@ class ViewRows(Rows):
     """A contiguous part of a source, and some of its columns."""
 
     def __init__(self, rows: Rows, start: int, stop: int, columns: Sequence[str] | None = None) -> None:
-        self.name, self.fills_absent = rows.name, rows.fills_absent
+        self.name = rows.name
         self._rows, self._start, self._stop, self._columns = rows, start, stop, columns
         for column in columns or ():
             if column not in rows.column_names:

@@ -167,8 +167,6 @@ def _open_hub(source: str, config_name: str | None, split: str, streaming: bool)
 class DatasetRows(Rows):
     """A `datasets.Dataset`."""
 
-    fills_absent = True
-
     def __init__(self, dataset: Any) -> None:
         if dataset.format["type"] == "custom":
             raise DataError("The data set has a transform (with_transform), whose result may differ at each reading; use map instead.")

@@ -15,24 +15,22 @@ from burnish.data.rows import DataError, Row, Rows
 class StreamRows:
     """Rows one after the other, with a cursor: `state` is the number of rows read, `seek` moves it."""
 
-    def __init__(
-        self, open_at: Callable[[int], Iterator[Row]], name: str, where: Callable[[int], str], *, fills_absent: bool = False
-    ) -> None:
+    def __init__(self, open_at: Callable[[int], Iterator[Row]], name: str, where: Callable[[int], str]) -> None:
         """`open_at(n)` opens the stream anew and skips `n` rows."""
-        self.name, self.where, self.fills_absent = name, where, fills_absent
+        self.name, self.where = name, where
         self.state = 0
         self._open_at = open_at
 
     @classmethod
     def over(cls, rows: Rows) -> StreamRows:
         """Streams an indexed source; `seek` costs nothing."""
-        return cls(lambda n: (rows[i] for i in range(n, len(rows))), rows.name, rows.where, fills_absent=rows.fills_absent)
+        return cls(lambda n: (rows[i] for i in range(n, len(rows))), rows.name, rows.where)
 
     @classmethod
     def over_dataset(cls, dataset: Any) -> StreamRows:
         """Streams a `datasets.IterableDataset`; `seek` costs what its `skip` costs."""
         name = str(dataset.split).split("[")[0] if dataset.split else "stream"
-        return cls(lambda n: iter(dataset.skip(n) if n else dataset), name, lambda i: f"{name}[{i}]", fills_absent=True)
+        return cls(lambda n: iter(dataset.skip(n) if n else dataset), name, lambda i: f"{name}[{i}]")
 
     def select(self, columns: Sequence[str] | None) -> StreamRows:
         """The same stream with some of its columns."""
@@ -45,7 +43,7 @@ class StreamRows:
         def selected(n: int) -> Iterator[Row]:
             return ({name: row[name] for name in columns if name in row} for row in self._open_at(n))
 
-        return StreamRows(selected, self.name, self.where, fills_absent=self.fills_absent)
+        return StreamRows(selected, self.name, self.where)
 
     def __iter__(self) -> Iterator[Row]:
         for row in self._open_at(self.state):
