@@ -14,7 +14,6 @@ Spans that cannot be established exactly are a `ChatTemplateError`, never a gues
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -122,6 +121,13 @@ class ChatRenderer:
         conversation, turns = self._turns(to_messages(messages), to_tools(tools), chat_template_kwargs, add_generation_prompt)
         return _rendering(conversation, turns)
 
+    def text(
+        self, messages: Sequence[Message], *, tools: Tools | None = None, chat_template_kwargs: Mapping[str, Any] | None = None
+    ) -> str:
+        """The text of `render`, for rows of which every token is trained: no span is looked for. Errors: as `render`, but for spans."""
+        source, _, variables = self._given(to_tools(tools), chat_template_kwargs)
+        return self._follow(source, self._read(source, to_messages(messages)), variables, False)[1].text
+
     def render_pair(
         self,
         prompt: Sequence[Message],
@@ -175,17 +181,9 @@ class ChatRenderer:
     def _turns(
         self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, kwargs: Mapping[str, Any] | None, prompt: bool
     ) -> tuple[Conversation, list[Turn]]:
-        if not messages:
-            raise ChatTemplateError("The conversation has no message; give at least one.")
-        given = _plain(kwargs or {})
-        reserved = [name for name in _RESERVED if name in given]
-        if reserved:
-            raise ChatTemplateError(f"chat_template_kwargs holds {reserved[0]!r}, which has a place of its own; take it out.")
-        source = self._source(tools)
+        source, given, variables = self._given(tools, kwargs)
         template = self._templates[source]
-        variables = {"documents": None, **self._special, **given, "tools": tools}
-        if self._takes_parts(source):
-            messages = [_in_parts(message) for message in messages]
+        messages = self._read(source, messages)
         messages, trace = self._follow(source, messages, variables, prompt)
         if template.has_marks:
             constant = None
@@ -195,6 +193,22 @@ class ChatRenderer:
             template=template, messages=messages, variables=variables, trace=trace, tokens=self._tokens, constant_prompt=constant
         )
         return conversation, conversation.marked_turns() if template.has_marks else conversation.turns()
+
+    def _given(
+        self, tools: list[dict[str, Any]] | None, kwargs: Mapping[str, Any] | None
+    ) -> tuple[str, dict[str, Any], dict[str, Any]]:
+        """The template's text, a row's own arguments, and all that the template sees beside the messages."""
+        given = _plain(kwargs or {})
+        reserved = [name for name in _RESERVED if name in given]
+        if reserved:
+            raise ChatTemplateError(f"chat_template_kwargs holds {reserved[0]!r}, which has a place of its own; take it out.")
+        return self._source(tools), given, {"documents": None, **self._special, **given, "tools": tools}
+
+    def _read(self, source: str, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The messages as this template reads them."""
+        if not messages:
+            raise ChatTemplateError("The conversation has no message; give at least one.")
+        return [_in_parts(message) for message in messages] if self._takes_parts(source) else messages
 
     def _follow(
         self, source: str, messages: list[dict[str, Any]], variables: Mapping[str, Any], prompt: bool
@@ -276,12 +290,10 @@ def _rendering(conversation: Conversation, turns: Sequence[Turn]) -> Rendering:
 def _tokens(tokenizer: Any, stop_ids: Iterable[int]) -> Tokens:
     added = {token.content: token.special for token in tokenizer.added_tokens_decoder.values()}
     added |= dict.fromkeys(tokenizer.all_special_tokens, True)
-    longest_first = tuple(sorted(added, key=len, reverse=True))
     return Tokens(
-        added=longest_first,
+        added=tuple(sorted(added, key=len, reverse=True)),
         special=frozenset(token for token, special in added.items() if special),
         stops=tuple(token for token in tokenizer.convert_ids_to_tokens(sorted(stop_ids)) if token is not None),
-        cuts=re.compile("|".join(["\n", *map(re.escape, longest_first)])),
     )
 
 

@@ -5,17 +5,17 @@ comes, the generation prompt; then comes what it generates; then, perhaps, what 
 
 - **Start.** `render(messages[:i], add_generation_prompt=True)` is what the model is given. Where that is a prefix of the rendering,
   the model's text starts at its end. A generation prompt that no row can change is rendered once, and the block begins with it.
-  Where later messages rewrote this turn or earlier ones (thinking dropped from the history, say), the block still begins with the
-  generation prompt or with a part of it (`<|im_start|>assistant\\n` of `<|im_start|>assistant\\n<think>\\n`): the model's text starts
-  where block and prompt part, at the end of a line or of an added token.
+  Where later messages rewrote this turn or earlier ones (thinking dropped from the history, say), a probe in its place tells what
+  the template writes before an assistant's first word: the part of it that agrees with the generation prompt is not the model's
+  (`<|im_start|>assistant\\n` of `<|im_start|>assistant\\n<think>\\n`), and the turn is counted as a departure.
 - **End.** After the last character of the block that is not whitespace: its end-of-turn token. Where no special token closes the
   block, a stop token that follows it counts as the end of the turn, if the caller named one (GLM's `<|user|>`).
-- A template may write tool results into the block of the call. The model's part is then the block as written before any result.
+- A template may write tool results into the block of the call (Gemma 4 does). The model's part is then what the block is without
+  any result, and the content where that stands behind them.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os.path import commonprefix
@@ -75,7 +75,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tokens:
-    """The strings of a tokenizer's tokens that say where a turn ends and where a generation prompt may be cut."""
+    """The strings of a tokenizer's tokens that can end a turn."""
 
     added: tuple[str, ...]
     """Longest first."""
@@ -83,8 +83,6 @@ class Tokens:
     """Those of `added` that are special tokens."""
     stops: tuple[str, ...]
     """Further tokens at which the model stops generating, though the template writes them at the head of the next turn."""
-    cuts: re.Pattern[str]
-    """Matches a line end or an added token."""
 
     def closing(self, text: str) -> str | None:
         if not text.endswith(self.added):
@@ -106,16 +104,17 @@ class Conversation:
 
     def turns(self) -> list[Turn]:
         """In order. An assistant message that the template leaves out has none. Errors: ChatTemplateError, naming the message."""
-        found = []
+        found: list[Turn] = []
         for i, message in enumerate(self.messages):
             if message["role"] in ASSISTANT_ROLES:
                 block = self._block(i)
-                if not self.trace.text[slice(*block)].strip():
-                    continue
-                start, prompted = self._start(i, *block)
-                end, closed_by = self._end(i, *block)
-                if end > start:
-                    found.append(Turn(message=i, start=start, end=end, closed_by=closed_by, prompted=prompted))
+                if self.trace.text[slice(*block)].strip():
+                    start, prompted = self._start(i, *block)
+                    found += [
+                        Turn(message=i, start=max(start, a), end=b, closed_by=closed_by, prompted=prompted)
+                        for a, b, closed_by in self._parts(i, *block)
+                        if b > start
+                    ]
         return found
 
     def marked_turns(self) -> list[Turn]:
@@ -145,62 +144,75 @@ class Conversation:
         text = self.trace.text
         if self.constant_prompt is not None and text.startswith(self.constant_prompt, start):
             return start + len(self.constant_prompt), True
-        if self.template.takes_generation_prompt:
-            given = self._try(self.messages[:i], prompt=True)
-            if given is not None and len(given.text) <= end and text.startswith(given.text):
-                return max(start, len(given.text)), True
-            prompt = self._generation_prompt(i, given)
-        else:
-            prompt = self._lead(i).rstrip(" ")
-        if not prompt.strip():
-            return start, True
-        shared = self._shared(prompt, text[start:end])
-        if shared:
-            return start + shared, shared == len(prompt)
+        if not self.template.takes_generation_prompt:
+            header = self._lead(i).rstrip(" ")
+            return start + (self._departure(i, header, text[start:end]) if header else 0), True
+        given = self._try(self.messages[:i], prompt=True)
+        if given is not None and start < len(given.text) <= end and text.startswith(given.text):
+            return len(given.text), True
+        prompt = self.constant_prompt
+        if prompt is None:
+            prompt = self._usual_prompt(i) if given is None else self._generation_prompt(self.messages[:i], given)
+        if prompt.strip():
+            shared = self._departure(i, prompt, text[start:end])
+            return start + shared, text.endswith(prompt, 0, start + shared)
+        usual = self._usual_prompt(i)  # nothing is given for this turn, though it may have a header all the same
+        headed = bool(usual) and text.startswith(usual, start)
+        return start + (len(usual) if headed else 0), not headed
+
+    def _departure(self, i: int, prompt: str, block: str) -> int:
+        """How much of a block that does not continue what the model is given is still not the model's own."""
         lead = self._lead(i)
         at = lead.rfind(prompt)
-        if not lead.strip() or (at >= 0 and text.startswith(lead, start)):
-            return start + (at + len(prompt) if at >= 0 else 0), at >= 0
+        if at >= 0 and block.startswith(lead[: at + len(prompt)]):
+            return at + len(prompt)
+        if not lead.strip():
+            return 0
+        if prompt.startswith(lead) and block.startswith(lead):
+            return len(lead)
+        common = commonprefix([prompt, lead, block])
+        shared = common[: common.rfind("\n") + 1]
+        if shared.strip():
+            return len(shared)
         raise ChatTemplateError(
-            f"Message {i} is rendered as {text[start : min(end, start + 40)]!r} though the model is given {prompt!r}, "
-            "so where its own text starts is unknown; add {% generation %} marks to the chat template."
+            f"Message {i} is rendered as {block[:40]!r} though the model is given {prompt!r}, so where its own text starts is unknown; "
+            "add {% generation %} marks to the chat template."
         )
 
-    def _shared(self, prompt: str, block: str) -> int:
-        """The length of the longest part of the prompt, cut after a line or an added token, with which the block begins."""
-        common = commonprefix([prompt, block])
-        cuts = [m.end() for m in self.tokens.cuts.finditer(prompt) if m.end() <= len(common)]
-        shared = len(prompt) if common == prompt else max(cuts, default=0)
-        return shared if prompt[:shared].strip() else 0
-
-    def _generation_prompt(self, i: int, given: Trace | None) -> str:
-        """What is written for the model's turn only. Where messages[:i] alone is refused, a user's question stands in for it."""
-        before: Sequence[Mapping[str, Any]] = self.messages[:i]
-        if given is None:
-            before = [{"role": "user", "content": PROBE}]
-            given = self._try(before, prompt=True)
-        if given is None:
-            raise ChatTemplateError(f"The chat template refuses what stands before message {i}, so its span is unknown; correct that.")
+    def _generation_prompt(self, before: Sequence[Mapping[str, Any]], given: Trace) -> str:
+        """What is written after `before` for the model's turn only."""
         without = self._try(before)
         common = len(given.text) if without is None else len(commonprefix([given.text, without.text]))
         return given.text[min(given.end or common, common) :]
 
-    def _lead(self, i: int) -> str:
-        """What the template writes in this place before the first word of an assistant message."""
+    def _usual_prompt(self, i: int) -> str:
+        question = [{"role": "user", "content": PROBE}]
+        given = self._try(question, prompt=True)
+        if given is None:
+            raise ChatTemplateError(f"The chat template refuses what stands before message {i}, so its span is unknown; correct that.")
+        return self._generation_prompt(question, given)
+
+    def _lead(self, i: int, fields: Mapping[str, Any] | None = None) -> str:
+        """What the template writes in block i before the first word of its content, were that all of the message but `fields`."""
         content = self.messages[i].get("content")
         word: Any = PROBE if content is None or isinstance(content, str) else [{"type": "text", "text": PROBE}]
-        probed = self._try([*self.messages[:i], {"role": self.messages[i]["role"], "content": word}])
-        at = -1 if probed is None else probed.text.rfind(PROBE)
-        if probed is None or at < 0:
-            raise ChatTemplateError(f"The chat template leaves out content in the place of message {i}, so its span is unknown.")
-        start = probed.blocks[i][0] if i in probed.blocks else self._block(i)[0]
-        return probed.text[start:at]
+        probe = {"role": self.messages[i]["role"], **(fields or {}), "content": word}
+        for later in (self.messages[i + 1 :], ()):
+            probed = self._try([*self.messages[:i], probe, *later])
+            at = -1 if probed is None else probed.text.find(PROBE)
+            if probed is not None and at >= 0:
+                start = probed.blocks[i][0] if i in probed.blocks else self._block(i)[0]
+                return probed.text[start:at]
+        raise ChatTemplateError(f"The chat template leaves out content in the place of message {i}, so its span is unknown.")
 
-    def _end(self, i: int, start: int, end: int) -> tuple[int, str | None]:
-        text = self.trace.text
+    def _parts(self, i: int, start: int, end: int) -> list[tuple[int, int, str | None]]:
+        """The parts of the block that are not another's: (start, end, the added token that closes it)."""
         absent = self._absent_after(i)
-        if absent is not None:
-            end = start + self._own_length(i, text[start:end], absent)
+        parts = [(0, end - start)] if absent is None else self._around(i, self.trace.text[start:end], absent)
+        return [(start + a, *self._close(start + a, start + b)) for a, b in parts]
+
+    def _close(self, start: int, end: int) -> tuple[int, str | None]:
+        text = self.trace.text
         stripped = text[start:end].rstrip()
         closed_by = self.tokens.closing(stripped)
         if closed_by not in self.tokens.special:
@@ -218,15 +230,19 @@ class Conversation:
                 return j
         return None
 
-    def _own_length(self, i: int, block: str, absent: int) -> int:
+    def _around(self, i: int, block: str, absent: int) -> list[tuple[int, int]]:
+        """The parts of a block that later messages wrote results into: before these, and the content if it stands behind them."""
         message = self.messages[i]
-        without_thinking = {key: value for key, value in message.items() if key not in REASONING}
-        for variant in (message, without_thinking):
+        for dropped in ((), REASONING, ("content",), ("content", *REASONING)):
+            variant = {key: value for key, value in message.items() if key not in dropped}
             alone = self._try([*self.messages[:i], variant])
-            if alone is not None and i in alone.blocks:
-                own = alone.text[slice(*alone.blocks[i])]
-                if block.startswith(own.rstrip()):
-                    return len(own.rstrip())
+            own = "" if alone is None or i not in alone.blocks else alone.text[slice(*alone.blocks[i])].rstrip()
+            if own and block.startswith(own):
+                if "content" not in dropped:
+                    return [(0, len(own))]
+                lead = self._lead(i, variant)
+                if len(lead) > len(own) and block.startswith(lead):
+                    return [(0, len(own)), (len(lead), len(block))]
         raise ChatTemplateError(
             f"The chat template mixes the text of message {absent} into that of message {i}, so what the model generates is unknown; "
             "add {% generation %} marks to the chat template."

@@ -178,7 +178,7 @@ class FollowedTemplate:
             raise TemplateRefusalError(f"The chat template refuses {where}: {' '.join(str(error).split()).rstrip('. ')}.") from error
         pieces = _MARK.split(text)
         if len(pieces) // 2 != pen.written or len(messages) > ord(_END) - _FIRST:
-            raise ChatTemplateError("A message holds private-use characters between U+100000 and U+10FFF2, used here as marks; remove them.")
+            raise ChatTemplateError("A message holds private-use characters between U+100000 and U+10FFF2, used as marks here; drop them.")
         trace = _read(pieces, pen.loops)
         if self._buffered.intersection(pen.loops) and trace.text != self._plain.render(given):
             raise ChatTemplateError("The chat template reads back what it writes for messages, so it cannot be followed; use another.")
