@@ -1,0 +1,83 @@
+# Every target does its own set-up from nothing; only python3 (3.11 or newer) is needed.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+TRL := 1.16.0
+TEMPLATES := .cache/trl-$(TRL)/trl/chat_templates
+SMOLLM2 := models/smollm2
+DIALOGUES := models/dialogues
+
+.PHONY: demo test test-real lint format smollm2 first-run bench-sft bench-prepare bench-cli parity-sft clean help
+
+help:             ## this list
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 18
+
+# torch first and by its pinned version: an unpinned one brings several GB of CUDA
+.venv/core: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PIP) torch==$$(sed -n 's/^torch==//p' constraints.txt)
+	$(PIP) --editable .
+	@touch $@
+
+.venv/dev: .venv/core
+	$(PIP) --editable '.[dev]'
+	@touch $@
+
+demo: .venv/core  ## fine-tune the model that comes with Burnish, in about a minute
+	$(BIN)/burnish demo
+
+test: .venv/dev $(TEMPLATES)  ## the tests
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false BURNISH_CHAT_TEMPLATES=$(TEMPLATES) $(BIN)/python -m pytest -n auto --dist loadgroup tests
+
+test-real: .venv/dev $(SMOLLM2)/.made  ## the tests that need a real model
+	$(BIN)/python -m pytest tests/real
+
+lint: .venv/dev   ## style, types, import contracts, budgets
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tools/check_tree.py src
+
+format: .venv/dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+smollm2: $(SMOLLM2)/.made $(DIALOGUES)/.made  ## SmolLM2-135M-Instruct and short dialogues, for docs/first-run.md
+
+$(SMOLLM2)/.made: .venv/core
+	$(BIN)/python tools/make_smollm2.py $(SMOLLM2)
+	@touch $@
+
+$(DIALOGUES)/.made: .venv/core
+	$(BIN)/python tools/make_dialogues.py $(DIALOGUES)
+	@touch $@
+
+first-run: smollm2  ## docs/first-run.md, as it stands there
+	$(BIN)/burnish sft --config recipes/smollm2_dialogues.yaml
+
+# TRL, for comparison only, in an environment of its own
+.venv-trl/ready: constraints.txt
+	$(PYTHON) -m venv .venv-trl
+	.venv-trl/bin/python -m pip install --quiet torch==$$(sed -n 's/^torch==//p' constraints.txt)
+	.venv-trl/bin/python -m pip install --quiet --constraint constraints.txt trl==$(TRL)
+	@touch $@
+
+# the chat templates of many families, which the tests read and the project does not copy
+$(TEMPLATES): | .venv/core
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .cache/trl-$(TRL) trl==$(TRL)
+
+bench-sft: .venv/core .venv-trl/ready $(SMOLLM2)/.made  ## an SFT step beside TRL's
+	$(BIN)/python bench/sft.py --trl-python .venv-trl/bin/python
+
+bench-prepare: .venv/core .venv-trl/ready  ## preparing 20,000 chat rows beside TRL
+	$(BIN)/python bench/prepare.py --trl-python .venv-trl/bin/python
+
+bench-cli: .venv/core  ## how fast the command line answers
+	$(BIN)/python bench/cli.py
+
+parity-sft: .venv/core .venv-trl/ready $(SMOLLM2)/.made  ## the same three steps as TRL
+	$(BIN)/python bench/parity_sft.py --trl-python .venv-trl/bin/python
+
+clean:
+	rm -rf .venv .venv-trl .cache build dist
