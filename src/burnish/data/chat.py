@@ -14,74 +14,18 @@ Spans that cannot be established exactly are a `ChatTemplateError`, never a gues
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from burnish.data.encode import Encoded, SegmentEncoder
-from burnish.data.spans import PROBE, REASONING, Conversation, Rendering, Span, Tokens, Turn, paint
+from burnish.data.messages import Message, Tools, in_parts, plain, to_messages, to_tools, with_arguments
+from burnish.data.spans import PROBE, Conversation, Rendering, Span, Tokens, Turn, paint
 from burnish.data.template import ChatTemplateError, FollowedTemplate, TemplateRefusalError, Trace
 
 __all__ = ["ChatRenderer", "ChatTemplateError", "Encoded", "Message", "Rendering", "Span", "Tools", "to_messages", "to_tools"]
 
-Message = Mapping[str, Any]
-Tools = Sequence[Mapping[str, Any] | Callable[..., Any]] | str
-
-_ROLES = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "system": "system",
-    "tool": "tool",
-    "observation": "tool",
-    "function_response": "tool",
-    "function_call": "assistant",
-}
 _RESERVED = ("messages", "tools", "add_generation_prompt")
-
-
-def to_messages(turns: Iterable[Message]) -> list[dict[str, Any]]:
-    """`messages` (role/content) and `conversations` (from/value) turns as role/content messages.
-
-    What is None is left out at every depth: Arrow writes None for keys that only other rows have. Thinking given under any of its
-    names (`reasoning_content`, `thinking`, `reasoning`) is there under the first two, as in `transformers`.
-
-    Errors: ChatTemplateError for a turn that has neither a role nor a from, or an unknown from.
-    """
-    messages = []
-    for i, turn in enumerate(turns):
-        if not isinstance(turn, Mapping):
-            raise ChatTemplateError(f"Message {i} is a {type(turn).__name__}; give a dict with role and content, or with from and value.")
-        message = _plain(turn)
-        if "role" not in message:
-            message = _from_value(i, message)
-        elif not isinstance(message["role"], str):
-            raise ChatTemplateError(f"Message {i} has the role {message['role']!r}; give a string.")
-        thinking = next((message[key] for key in REASONING if key in message), None)
-        if thinking is not None:
-            message = {"thinking": thinking, **message, "reasoning_content": thinking}
-        messages.append(message)
-    return messages
-
-
-def to_tools(tools: Tools | None) -> list[dict[str, Any]] | None:
-    """Tool definitions as JSON schemas, from a list of dicts or Python callables, or from a JSON string of such a list; None where empty.
-
-    Errors: ChatTemplateError where it is none of these, or a callable lacks the types or the docstring that a schema needs.
-    """
-    if isinstance(tools, str):
-        try:
-            tools = json.loads(tools)
-        except json.JSONDecodeError as error:
-            raise ChatTemplateError(f"The tools are not valid JSON ({error.msg}); give a list of JSON schemas.") from error
-    if not tools:
-        return None
-    if not isinstance(tools, (list, tuple)):
-        raise ChatTemplateError(f"The tools are a {type(tools).__name__}; give a list of JSON schemas or functions.")
-    return [_schema(tool) for tool in tools]
 
 
 class ChatRenderer:
@@ -192,36 +136,35 @@ class ChatRenderer:
         conversation = Conversation(
             template=template, messages=messages, variables=variables, trace=trace, tokens=self._tokens, constant_prompt=constant
         )
+        _check_calls(messages, trace)
         return conversation, conversation.marked_turns() if template.has_marks else conversation.turns()
 
     def _given(
         self, tools: list[dict[str, Any]] | None, kwargs: Mapping[str, Any] | None
     ) -> tuple[str, dict[str, Any], dict[str, Any]]:
         """The template's text, a row's own arguments, and all that the template sees beside the messages."""
-        given = _plain(kwargs or {})
-        reserved = [name for name in _RESERVED if name in given]
-        if reserved:
-            raise ChatTemplateError(f"chat_template_kwargs holds {reserved[0]!r}, which has a place of its own; take it out.")
-        return self._source(tools), given, {"documents": None, **self._special, **given, "tools": tools}
+        source, given = self._source(tools), plain(kwargs or {})
+        _check_read(self._templates[source], given, tools)
+        return source, given, {"documents": None, **self._special, **given, "tools": tools}
 
     def _read(self, source: str, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The messages as this template reads them."""
         if not messages:
             raise ChatTemplateError("The conversation has no message; give at least one.")
-        return [_in_parts(message) for message in messages] if self._takes_parts(source) else messages
+        return [in_parts(message) for message in messages] if self._takes_parts(source) else messages
 
     def _follow(
         self, source: str, messages: list[dict[str, Any]], variables: Mapping[str, Any], prompt: bool
     ) -> tuple[list[dict[str, Any]], Trace]:
         template = self._templates[source]
         calls = any("tool_calls" in message for message in messages)
-        read = [_with_arguments(message, as_text=source in self._text_arguments) for message in messages] if calls else messages
+        read = [with_arguments(message, as_text=source in self._text_arguments) for message in messages] if calls else messages
         try:
             return read, template.trace(read, variables, prompt=prompt)
         except TemplateRefusalError as refusal:
             if not calls or source in self._text_arguments or not isinstance(refusal.__cause__, TypeError):
                 raise
-            as_text = [_with_arguments(message, as_text=True) for message in messages]
+            as_text = [with_arguments(message, as_text=True) for message in messages]
             try:
                 trace = template.trace(as_text, variables, prompt=prompt)
             except TemplateRefusalError:
@@ -267,7 +210,7 @@ class ChatRenderer:
         if source not in self._in_parts:
             probe = [{"role": role, "content": PROBE} for role in ("user", "assistant")]
             seen = []
-            for messages in (probe, [_in_parts(message) for message in probe]):
+            for messages in (probe, [in_parts(message) for message in probe]):
                 try:
                     trace = self._templates[source].trace(messages, {"documents": None, **self._special, "tools": None})
                     seen.append(trace.text.count(PROBE))
@@ -287,6 +230,28 @@ def _rendering(conversation: Conversation, turns: Sequence[Turn]) -> Rendering:
     )
 
 
+def _check_read(template: FollowedTemplate, given: Mapping[str, Any], tools: Any) -> None:
+    """What the template would ignore is refused."""
+    for name in given:
+        if name in _RESERVED:
+            raise ChatTemplateError(f"chat_template_kwargs holds {name!r}, which has a place of its own; take it out.")
+        if name not in template.mentions:
+            raise ChatTemplateError(f"The chat template does not read {name!r} of chat_template_kwargs; take it out.")
+    if tools and "tools" not in template.mentions:
+        raise ChatTemplateError("The chat template does not read tools, so these would be lost; use one that does, or drop them.")
+
+
+def _check_calls(messages: Sequence[Message], trace: Trace) -> None:
+    """A template that knows no tool calls, or only one a message, leaves them out without a word."""
+    for i, message in enumerate(messages):
+        calls = message.get("tool_calls") or ()
+        names = [call.get("function", call).get("name") for call in calls if isinstance(call, dict)]
+        block = trace.text[slice(*trace.blocks.get(i, (0, None)))]
+        lost = next((name for name in names if isinstance(name, str) and block.count(name) < names.count(name)), None)
+        if lost is not None:
+            raise ChatTemplateError(f"The chat template leaves out the call of {lost!r} in message {i}; use one that writes tool calls.")
+
+
 def _tokens(tokenizer: Any, stop_ids: Iterable[int]) -> Tokens:
     added = {token.content: token.special for token in tokenizer.added_tokens_decoder.values()}
     added |= dict.fromkeys(tokenizer.all_special_tokens, True)
@@ -295,78 +260,3 @@ def _tokens(tokenizer: Any, stop_ids: Iterable[int]) -> Tokens:
         special=frozenset(token for token, special in added.items() if special),
         stops=tuple(token for token in tokenizer.convert_ids_to_tokens(sorted(stop_ids)) if token is not None),
     )
-
-
-def _plain(value: Any) -> Any:
-    """Only dicts, lists, strings, numbers and booleans, for templates are untrusted and objects have methods; no None in a dict."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items() if item is not None}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if value is None or type(value) in (str, int, float, bool):
-        return value
-    if isinstance(value, (np.generic, np.ndarray)):
-        return _plain(value.tolist())
-    for kind in (str, int, float):
-        if isinstance(value, kind):
-            return kind(value)
-    return f"<{type(value).__name__}>"
-
-
-def _from_value(i: int, turn: dict[str, Any]) -> dict[str, Any]:
-    speaker = turn.pop("from", None)
-    if speaker is None:
-        raise ChatTemplateError(f"Message {i} has the keys {sorted(turn)}; give role and content, or from and value.")
-    if speaker not in _ROLES:
-        raise ChatTemplateError(f"Message {i} is from {speaker!r}; known are {', '.join(_ROLES)}.")
-    value = turn.pop("value", "")
-    if speaker != "function_call":
-        return {"role": _ROLES[speaker], "content": value, **turn}
-    try:
-        calls = json.loads(value) if isinstance(value, str) else value
-    except json.JSONDecodeError as error:
-        raise ChatTemplateError(f"Message {i} is a function_call that is not valid JSON ({error.msg}); give name and arguments.") from error
-    calls = calls if isinstance(calls, list) else [calls]
-    return {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": call} for call in calls], **turn}
-
-
-def _schema(tool: Any) -> dict[str, Any]:
-    if isinstance(tool, Mapping):
-        return _plain(tool)
-    if not callable(tool):
-        raise ChatTemplateError(f"A tool is a {type(tool).__name__}; give a JSON schema or a function.")
-    from transformers.utils import get_json_schema
-
-    try:
-        return get_json_schema(tool)
-    except Exception as error:  # noqa: BLE001 - its two exceptions share no base but Exception
-        raise ChatTemplateError(f"No JSON schema can be made of a tool: {str(error).rstrip('.')}.") from error
-
-
-def _in_parts(message: dict[str, Any]) -> dict[str, Any]:
-    content = message.get("content")
-    return {**message, "content": [{"type": "text", "text": content}]} if isinstance(content, str) else message
-
-
-def _with_arguments(message: dict[str, Any], *, as_text: bool) -> dict[str, Any]:
-    """Tool-call arguments as dicts, or as JSON text. Text that is no JSON object stays as it is."""
-    if not message.get("tool_calls"):
-        return message
-    return {**message, "tool_calls": [_read_call(call, as_text) for call in message["tool_calls"]]}
-
-
-def _read_call(call: Any, as_text: bool) -> Any:
-    if not isinstance(call, dict):
-        return call
-    if isinstance(call.get("function"), dict):
-        return {**call, "function": _read_call(call["function"], as_text)}
-    arguments = call.get("arguments")
-    if as_text and isinstance(arguments, dict):
-        return {**call, "arguments": json.dumps(arguments, ensure_ascii=False)}
-    if not as_text and isinstance(arguments, str):
-        try:
-            read = json.loads(arguments)
-        except json.JSONDecodeError:
-            return call
-        return {**call, "arguments": read} if isinstance(read, dict) else call
-    return call

@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from os.path import commonprefix
 from typing import Any
 
+from burnish.data.messages import REASONING
 from burnish.data.template import ChatTemplateError, FollowedTemplate, TemplateRefusalError, Trace
 from burnish.types import Source
 
 ASSISTANT_ROLES = frozenset({"assistant", "model", "chatbot"})
-REASONING = ("reasoning_content", "thinking", "reasoning")
 PROBE = "\U0010fffa"
 _SOURCES: dict[str, Source] = {
     **dict.fromkeys(ASSISTANT_ROLES, "template"),  # what is not the model's in its block

@@ -175,7 +175,7 @@ class FollowedTemplate:
             text = self._template.render({**given, **pen.functions()})
         except _REFUSALS as error:
             where = "the conversation" if pen.current is None else f"message {pen.current} (role {messages[pen.current].get('role')!r})"
-            raise TemplateRefusalError(f"The chat template refuses {where}: {' '.join(str(error).split()).rstrip('. ')}.") from error
+            raise TemplateRefusalError(f"The chat template refuses {where}: {' '.join(str(error).split()).rstrip('.! ')}.") from error
         pieces = _MARK.split(text)
         if len(pieces) // 2 != pen.written or len(messages) > ord(_END) - _FIRST:
             raise ChatTemplateError("A message holds private-use characters between U+100000 and U+10FFF2, used as marks here; drop them.")
