@@ -112,7 +112,7 @@ def log(run: Run) -> None:
     sums, run.state.meter = all_sum(run.state.meter, run.here), {}
     now, seen = time.monotonic(), state.num_input_tokens_seen
     logs = {name: total / count for name, (total, count) in sums.items() if count}
-    logs["learning_rate"] = run.state.scheduler.get_last_lr()[0] if run.state.scheduler else run.state.optimizer.param_groups[0]["lr"]
+    logs["learning_rate"] = float(run.state.optimizer.param_groups[0]["lr"])
     logs |= {"epoch": state.epoch, "num_tokens": seen, "tokens_per_second": (seen - run.mark[1]) / max(now - run.mark[0], 1e-9)}
     run.mark = (now, seen)
     state.log_history.append({**logs, "step": state.global_step})
@@ -135,7 +135,7 @@ def evaluate(run: Run) -> dict[str, float]:
                 seen.append((tree, outputs))
         means = {name: total / count for name, (total, count) in all_sum(read(sums), run.here).items() if count}
         named = {name: value for name, value in means.items() if not name.startswith("term ")}
-        named["loss"] = sum(value for name, value in means.items() if name.startswith("term "))
+        named["loss"] = math.fsum(value for name, value in means.items() if name.startswith("term "))
         if "nll" in named:
             named["perplexity"] = math.exp(min(named["nll"], 700.0))
         if run.extra_metrics is not None:

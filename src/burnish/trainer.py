@@ -7,7 +7,8 @@ What can be refused is refused before the model is loaded.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from operator import methodcaller
 from pathlib import Path
@@ -26,18 +27,19 @@ from burnish.config.model import ModelConfig
 from burnish.config.parse import dump_yaml, to_dict
 from burnish.config.train import TrainConfig
 from burnish.config.values import ConfigError
-from burnish.data.batches import Batches, Cursor, OfflineBatches, StreamBatches, evaluation_trees
-from burnish.data.dataset import Dataset, JoinedExamples, as_dataset, named_sets
+from burnish.data.batches import Batches, OfflineBatches, StreamBatches, evaluation_trees
+from burnish.data.dataset import Dataset, JoinedExamples, as_dataset, named_sets, prepare_all
 from burnish.data.formats import Format
-from burnish.data.prepare import PrepareOptions, prepare
+from burnish.data.prepare import PrepareOptions
+from burnish.data.prepare_stream import PreparedStream, prepare_stream
+from burnish.data.sources import StreamRows
 from burnish.distributed.launch import all_sum, barrier, gather, launch, seed_everything, wrap
 from burnish.loop import evaluate, train
 from burnish.models.export import save_model
 from burnish.models.load import adapt_tokenizer, load_tokenizer
 from burnish.models.memory import estimate_memory, microbatch_tokens
-from burnish.models.optimizer import make_optimizer
+from burnish.models.optimizer import from_config, make_schedule
 from burnish.models.start import start_policy
-from burnish.ops.schedules import schedule
 from burnish.report.console import Console
 from burnish.report.evaluation import EvalTokens, columns
 from burnish.report.metrics import MetricsFile
@@ -45,7 +47,7 @@ from burnish.report.reporter import Reporter
 from burnish.report.tokens import show_example
 from burnish.report.trackers import Trackers, check_trackers
 from burnish.run import Method, Run
-from burnish.types import Example, TokenOutputs, TokenTree
+from burnish.types import TokenOutputs, TokenTree
 
 C = TypeVar("C", bound=TrainConfig)
 
@@ -73,6 +75,10 @@ FREE = {
     "num_train_epochs",
 }
 """Options that a resumed run may change. The number of steps is compared by itself: it shapes the learning rate."""
+
+
+SHUFFLE_BUFFER = 1000
+"""Rows of a stream that are shuffled together."""
 
 
 class TrainOutput(NamedTuple):
@@ -241,39 +247,35 @@ class Trainer(Generic[C]):
         return load_tokenizer(self.model_config, chat_template_path=path, eos_token=eos)
 
     def _prepare(self, dataset: Dataset, formats: Sequence[Format]) -> JoinedExamples:
-        if dataset.streaming:
-            raise ConfigError("An evaluation set is read whole, more than once; give one that is not a stream.")
-        where = {"cache_dir": self.args.dataset_cache_dir, "num_proc": self.args.dataset_num_proc}  # type: ignore[attr-defined]
-        pairs = zip(dataset.sources, formats, strict=True)
-        return JoinedExamples([prepare(rows, self.processing_class, self.prepare_options(one), **where) for rows, one in pairs])
+        options = [self.prepare_options(one) for one in formats]
+        return prepare_all(dataset, self.processing_class, options, self.args.dataset_cache_dir, self.args.dataset_num_proc)  # type: ignore[attr-defined]
 
     def _batches(self) -> Batches:
         shape = {"batch_size": self.args.batch_size, "max_tokens": self.max_tokens, "rank": self.here.rank, "ranks": self.here.world_size}
+        if self.train_set is None:
+            return StreamBatches(lambda cursor: iter(()), **shape)
         if self.train_examples is None:
-            return StreamBatches(self._stream, **shape)
-        weights = self.train_set.weights if self.train_set else None
+            return StreamBatches(self._stream(self.train_set).open_at, **shape)
+        weights = self.train_set.weights
         order = self.train_examples.order(weights, seed=self.args.seed, shuffle=self.args.train_sampling_strategy == "random")
         return OfflineBatches(self.train_examples, order.indices, **shape)
 
-    def _stream(self, cursor: Cursor) -> Iterator[tuple[Example, Cursor]]:
-        assert self.train_set is not None
-        options = [self.prepare_options(f) for f in self.train_formats]
-        raise ConfigError(f"{options} {cursor}")
+    def _stream(self, dataset: Dataset) -> PreparedStream:
+        streams = [rows if isinstance(rows, StreamRows) else StreamRows.over(rows) for rows in dataset.sources]
+        buffer = SHUFFLE_BUFFER if self.args.train_sampling_strategy == "random" else 0
+        options = replace(self.prepare_options(self.train_formats[0]), format=None)
+        return prepare_stream(streams, self.processing_class, options, weights=dataset.weights, seed=self.args.seed, shuffle_buffer=buffer)
 
     def _assemble(self, method: Method, optimizers: tuple[Any, Any]) -> Run:
         args, batches = self.args, self._batches()
-        if batches.steps_per_epoch is None and args.max_steps < 1:
+        if self.train_set is not None and batches.steps_per_epoch is None and args.max_steps < 1:
             raise ConfigError("A stream does not say how long it is; give max_steps.")
         steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * (batches.steps_per_epoch or 0))
         optimizer, scheduler = optimizers
         if optimizer is None:
-            betas = (args.adam_beta1, args.adam_beta2)
-            rates = {"learning_rate": args.learning_rate, "weight_decay": args.weight_decay, "betas": betas, "epsilon": args.adam_epsilon}
-            optimizer = make_optimizer(args.optim, self.model, **rates, **(args.optim_args or {}))
-        if scheduler is None:
-            warmup = math.ceil(args.warmup_steps * steps) if args.warmup_steps < 1 else int(args.warmup_steps)
-            shape = schedule(args.lr_scheduler_type, warmup=warmup, total=steps, **(args.lr_scheduler_kwargs or {}))
-            scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, shape)
+            optimizer, configured = from_config(args, self.model, steps)
+        else:
+            configured = make_schedule(args, optimizer, steps)
         trainer = TrainerState(
             max_steps=steps,
             num_train_epochs=math.ceil(args.num_train_epochs),
@@ -286,7 +288,7 @@ class Trainer(Generic[C]):
         state = TrainState(
             model=self.model,
             optimizer=optimizer,
-            scheduler=scheduler,
+            scheduler=scheduler or configured,
             trainer=trainer,
             callbacks=self.callbacks,
             processing_class=self.processing_class,
@@ -302,7 +304,7 @@ class Trainer(Generic[C]):
             max_steps=steps,
             report=Reporter(self.console),
             save=self._save,
-            last_good=self._last_good,
+            last_good=self.directory.last_good,
             eval_sets=self._eval_trees(self.eval_examples),
             extra_metrics=self._extra_metrics if self.compute_metrics else None,
             fire=self._fire,
@@ -333,6 +335,7 @@ class Trainer(Generic[C]):
             "model": model_identity(self.model),
             "data": data,
             "steps": str(self.run.max_steps),
+            "compute_dtype": str(self.policy.compute_dtype),
             "max_tokens_per_microbatch": str(self.max_tokens),
         }
 
@@ -351,7 +354,7 @@ class Trainer(Generic[C]):
                 self.console.message(message)
             self.console.message(f"Continuing from {found.path}, step {found.step} of {run.max_steps}.")
         if self.here.main:
-            data = {"train": self._describe(self.train_examples), **{p: self._describe(e) for p, e in self.eval_examples.items()}}
+            data = {name: e.describe() for name, e in {"train": self.train_examples, **self.eval_examples}.items() if e is not None}
             directory.describe(
                 config=dump_yaml(self.model_config, *filter(None, [self.data_config]), args), environment=environment(), data=data
             )
@@ -361,11 +364,6 @@ class Trainer(Generic[C]):
             trackers = Trackers(args.report_to, name, directory.path, to_dict(args), start_step=found.step, message=self.console.message)
             run.report = Reporter(self.console, metrics, trackers)
         return found
-
-    def _describe(self, examples: JoinedExamples | None) -> Any:
-        if examples is None:
-            return "a stream"
-        return {"fingerprint": examples.fingerprint, "examples": len(examples), "reports": [str(p.report) for p in examples.parts]}
 
     def _preflight(self, found: Found) -> None:
         """Before step 1: what becomes of the rows, and one example as the loss sees it."""
@@ -396,10 +394,6 @@ class Trainer(Generic[C]):
                 failure = str(error)
         if failure := gather(failure, self.here)[0]:
             raise CheckpointError(failure)
-
-    def _last_good(self) -> str:
-        here = self.directory.checkpoints()
-        return f"the last good checkpoint is {here[-1]}" if here else "no checkpoint was written before"
 
     def _load_best(self, path: Path) -> None:
         load_weights(self.model, path)

@@ -27,6 +27,11 @@ class RunDirectory:
     def checkpoints(self) -> list[Path]:
         return sorted(self.path.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
 
+    def last_good(self) -> str:
+        """The newest checkpoint in words, for an error."""
+        here = self.checkpoints()
+        return f"the last good checkpoint is {here[-1]}" if here else "no checkpoint was written before"
+
     def find(self, wanted: str, identity: Mapping[str, str], *, overwrite: bool) -> Found:
         """Where to begin. `wanted` is "auto" (continue the run that is here), "never", or a checkpoint's path.
 

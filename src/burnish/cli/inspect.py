@@ -12,9 +12,8 @@ from burnish.cli.train import open_sets
 from burnish.config.data import DataConfig
 from burnish.config.model import ModelConfig
 from burnish.config.sft import SFTConfig
-from burnish.data.dataset import Dataset, JoinedExamples, formats_of
-from burnish.data.prepare import prepare
-from burnish.data.sources import Rows
+from burnish.data.dataset import Dataset, JoinedExamples, formats_of, prepare_all
+from burnish.data.rows import ListRows, Rows
 from burnish.methods.sft import prepare_options
 from burnish.models.load import choose_compute_dtype, load_skeleton, load_tokenizer
 from burnish.models.lora import add_adapter, lora_config
@@ -47,18 +46,10 @@ def inspect_sft(model: ModelConfig, data: DataConfig, args: SFTConfig, *, rows: 
 
 def _prepare(dataset: Dataset, tokenizer: Any, args: SFTConfig) -> JoinedExamples:
     """A stream is looked at by its first rows."""
-    head = [rows if isinstance(rows, Rows) else rows.head(1000) for rows in dataset.sources]
-    dataset = Dataset(sources=tuple(Dataset(sources=(one,)).sources[0] if isinstance(one, Rows) else _listed(one) for one in head))
-    formats = formats_of(dataset, text_field=args.dataset_text_field)
-    where: dict[str, Any] = {"cache_dir": args.dataset_cache_dir, "num_proc": args.dataset_num_proc}
-    pairs = zip(dataset.sources, formats, strict=True)
-    return JoinedExamples([prepare(rows, tokenizer, prepare_options(args, one), **where) for rows, one in pairs if isinstance(rows, Rows)])
-
-
-def _listed(rows: list[Any]) -> Rows:
-    from burnish.data.rows import ListRows
-
-    return ListRows(rows, "the stream's first rows")
+    heads = [rows if isinstance(rows, Rows) else ListRows(rows.head(1000), f"the first rows of {rows.name}") for rows in dataset.sources]
+    dataset = Dataset(sources=tuple(heads))
+    options = [prepare_options(args, one) for one in formats_of(dataset, text_field=args.dataset_text_field)]
+    return prepare_all(dataset, tokenizer, options, args.dataset_cache_dir, args.dataset_num_proc)
 
 
 def _plan(examples: JoinedExamples, args: SFTConfig) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from burnish.data.formats import Format, check_rows
 from burnish.data.order import Order, permutation
+from burnish.data.prepare import PrepareOptions, prepare
 from burnish.data.rows import DataError, Row, Rows, digest
 from burnish.data.sources import StreamRows, open_rows
 from burnish.types import Example
@@ -80,9 +81,10 @@ class Prepared(Protocol):
 
     lengths: np.ndarray
     trained: np.ndarray
-    fingerprint: str
     report: Any
 
+    @property
+    def fingerprint(self) -> str: ...
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Example: ...
 
@@ -107,6 +109,10 @@ class JoinedExamples:
     def __iter__(self) -> Iterator[Example]:
         return (self[i] for i in range(len(self)))
 
+    def describe(self) -> dict[str, Any]:
+        """For the run's data.json."""
+        return {"fingerprint": self.fingerprint, "examples": len(self), "reports": [str(part.report) for part in self.parts]}
+
     def order(self, weights: Sequence[float] | None, *, seed: int, shuffle: bool) -> Order:
         return Order([len(p) for p in self.parts], weights, seed=seed, shuffle=shuffle)
 
@@ -122,3 +128,15 @@ def formats_of(dataset: Dataset, *, text_field: str = "text", has_formatting_fun
     """The format of each source, its first rows checked. Raises DataError."""
     options: dict[str, Any] = {"text_field": text_field, "has_formatting_func": has_formatting_func}
     return tuple(check_rows(dataset.first_rows(i), **options) for i in range(len(dataset.sources)))
+
+
+def prepare_all(
+    dataset: Dataset, tokenizer: Any, options: Sequence[PrepareOptions], cache_dir: str | None, num_proc: int | None
+) -> JoinedExamples:
+    """Every source prepared whole. Raises DataError for a stream."""
+    parts: list[Prepared] = []
+    for rows, one in zip(dataset.sources, options, strict=True):
+        if isinstance(rows, StreamRows):
+            raise DataError(f"{rows.name} is a stream, and an evaluation set is read whole, more than once; give a file or a data set.")
+        parts.append(prepare(rows, tokenizer, one, cache_dir=cache_dir, num_proc=num_proc))
+    return JoinedExamples(parts)

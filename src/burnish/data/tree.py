@@ -122,7 +122,8 @@ def split_example(example: Example, max_tokens: int) -> list[Example]:
     """
     if len(example) <= max_tokens:
         return [example]
-    prompt, parts, used = sum(map(len, example.prompt)), [], 0
+    prompt, used = sum(map(len, example.prompt)), 0
+    parts: list[list[Branch]] = []
     for branch in example.branches:
         if not parts or used + len(branch) > max_tokens:
             parts.append([branch])

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -92,13 +92,13 @@ def tree_layout(tree: TokenTree, backend: str | None = None) -> Iterator[None]:
         _current.reset(token)
 
 
-def _tree_mask(*, q_length: int, local_size: int | None = None, **kwargs: Any) -> Layout | Tensor:
+def _tree_mask(*, q_length: int, local_size: int | None = None, **kwargs: Any) -> Layout | Tensor | None:
     layout = _current.get()
     if layout is None:
         from transformers.masking_utils import sdpa_mask
 
-        extra = {} if local_size is None else {"local_size": local_size}
-        return sdpa_mask(q_length=q_length, **extra, **{**kwargs, "allow_is_causal_skip": False})
+        plain: dict[str, Any] = {**kwargs, "allow_is_causal_skip": False} | ({} if local_size is None else {"local_size": local_size})
+        return sdpa_mask(q_length=q_length, **plain)
     if q_length != len(layout.position_T):
         raise TreeAttentionError(f"The model sees {q_length} tokens where the tree has {len(layout.position_T)}; run it branch by branch.")
     return layout if local_size is None else replace(layout, window=local_size)
@@ -177,7 +177,7 @@ def _by_node(query: Tensor, key: Tensor, value: Tensor, layout: Layout, options:
             outs.append(_masked(query[:, :, own], key[:, :, own], value[:, :, own], None, options, causal=True))
             continue
         spans = [slice(layout.nodes[a].start, layout.nodes[a].end) for a in (*layout.ancestors(i), i)]
-        mask = layout.keep(i, lambda spans=spans, own=own: _node_mask(layout, spans, own))
+        mask = layout.keep(i, partial(_node_mask, layout, spans, own))
         seen_key = torch.cat([key[:, :, s] for s in spans], 2)
         seen_value = torch.cat([value[:, :, s] for s in spans], 2)
         outs.append(_masked(query[:, :, own], seen_key, seen_value, mask, options))

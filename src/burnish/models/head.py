@@ -39,8 +39,8 @@ def _factors(module: nn.Module, hidden: Tensor) -> tuple[list[Tensor], list[Tens
     from peft.utils.other import ModulesToSaveWrapper
 
     if isinstance(module, ModulesToSaveWrapper):
-        active = module.active_adapter
-        return _factors(module.original_module if module.disable_adapters else module.modules_to_save[active], hidden)
+        active = module.original_module if module.disable_adapters else module.modules_to_save[str(module.active_adapter)]
+        return _factors(active, hidden)
     if isinstance(module, LoraLinear):
         return _lora_factors(module, hidden)
     if isinstance(module, nn.Linear):

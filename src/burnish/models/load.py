@@ -80,7 +80,7 @@ def load_model(config: ModelConfig, device: torch.device) -> Any:
     if config.attn_implementation not in (None, "tree", "branches"):
         options["attn_implementation"] = config.attn_implementation
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             name,
             revision=config.model_revision,
             trust_remote_code=config.trust_remote_code,
@@ -155,4 +155,4 @@ def disable_dropout(model: torch.nn.Module) -> None:
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
         elif isinstance(module.__dict__.get("attention_dropout"), float):
-            module.attention_dropout = 0.0
+            module.__dict__["attention_dropout"] = 0.0

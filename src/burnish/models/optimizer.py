@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from burnish.config.train import TrainConfig
 from burnish.models.load import ModelError
+from burnish.ops.schedules import schedule
 
 Named = list[tuple[str, nn.Parameter]]
 Betas = tuple[float, float]
@@ -30,6 +34,26 @@ def make_optimizer(
         return OPTIMIZERS[name](named, learning_rate, weight_decay, betas, epsilon, options)
     except TypeError as error:
         raise ModelError(f"optim_args {sorted(options)} do not all belong to {name}: {error}.") from None
+
+
+def from_config(args: TrainConfig, model: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, LRScheduler]:
+    """The optimizer and the schedule over `steps` that the options describe."""
+    optimizer = make_optimizer(
+        args.optim,
+        model,
+        learning_rate=args.learning_rate,
+        weight_decay=args.weight_decay,
+        betas=(args.adam_beta1, args.adam_beta2),
+        epsilon=args.adam_epsilon,
+        **(args.optim_args or {}),
+    )
+    return optimizer, make_schedule(args, optimizer, steps)
+
+
+def make_schedule(args: TrainConfig, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
+    """A `warmup_steps` below 1 is a share of `steps`."""
+    warmup = math.ceil(args.warmup_steps * steps) if args.warmup_steps < 1 else int(args.warmup_steps)
+    return LambdaLR(optimizer, schedule(args.lr_scheduler_type, warmup=warmup, total=steps, **(args.lr_scheduler_kwargs or {})))
 
 
 def _groups(named: Iterable[tuple[str, nn.Parameter]], weight_decay: float) -> list[dict[str, Any]]:
@@ -66,32 +90,25 @@ def _muon(named: Named, lr: float, decay: float, betas: Betas, eps: float, optio
 
 
 class Together(torch.optim.Optimizer):
-    """Several optimizers over disjoint parameters as one."""
+    """Several optimizers over disjoint parameters as one: one list of groups for schedules, one state for checkpoints."""
 
     def __init__(self, parts: list[torch.optim.Optimizer]) -> None:
         self.parts = parts
         super().__init__([group for part in parts for group in part.param_groups], {})
-        self._share_groups()
+        self._share()
 
-    def _share_groups(self) -> None:
-        # a schedule writes into these dictionaries, so they must be the parts' own
-        self.param_groups = [group for part in self.parts for group in part.param_groups]
+    def _share(self) -> None:
+        groups = iter(self.param_groups)
+        for part in self.parts:
+            part.state, part.param_groups = self.state, [next(groups) for _ in part.param_groups]
 
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         for part in self.parts:
             part.step(closure)
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        for part in self.parts:
-            part.zero_grad(set_to_none)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"parts": [part.state_dict() for part in self.parts]}
-
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        for part, state in zip(self.parts, state_dict["parts"], strict=True):
-            part.load_state_dict(state)
-        self._share_groups()
+        super().load_state_dict(state_dict)
+        self._share()
 
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adamw": _adamw, "adafactor": _adafactor, "sgd": _sgd, "muon": _muon}

@@ -87,7 +87,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
     """(targets [N], shape, bias, *inputs, *weights) -> (logp [N], entropy [N], top1 [N])."""
 
     @staticmethod
-    def forward(ctx, targets, shape, bias, *factors):  # type: ignore[override]
+    def forward(ctx, targets, shape, bias, *factors):
         half = len(factors) // 2
         inputs, weights = factors[:half], factors[half:]
         dtype = torch.promote_types(inputs[0].dtype, torch.float32)
@@ -109,14 +109,14 @@ class _ChunkedLogprobs(torch.autograd.Function):
         return logp, entropy, top1
 
     @staticmethod
-    def backward(ctx, grad_logp, grad_entropy, _):  # type: ignore[override]
+    def backward(ctx, grad_logp, grad_entropy, _):
         targets, lse, entropy, *factors = ctx.saved_tensors
         shape: _Shape = ctx.shape
         bias = factors.pop(0) if shape.has_bias else None
         half = len(factors) // 2
         inputs, weights = factors[:half], factors[half:]
         needed = ctx.needs_input_grad[2:]
-        grad_bias = torch.zeros_like(bias) if needed[0] else None
+        grad_bias = torch.zeros_like(bias) if bias is not None and needed[0] else None
         grads: list[Tensor | None] = [
             torch.zeros(t.shape, dtype=lse.dtype, device=t.device) if n else None for t, n in zip(factors, needed[1:], strict=True)
         ]

@@ -39,11 +39,11 @@ class EvalTokens:
 
 def columns(seen: Iterable[tuple[TokenTree, TokenOutputs]]) -> Columns:
     """This rank's columns, in the order of `EvalTokens`' fields."""
-    parts = [(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.float32), np.zeros(0, bool), np.zeros(0, str))]
+    parts: list[Columns] = [(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.float32), np.zeros(0, bool), np.zeros(0, str))]
     for tree, out in seen:
         assert out.entropy_N is not None
         assert out.top1_N is not None
         tensors = (tree.target_N, out.logp_N.float(), out.entropy_N.float(), out.top1_N.bool())
         rows = np.array(tree.group_ids)[tree.example_B[tree.branch_N].cpu().numpy()]
-        parts.append((*(t.cpu().numpy() for t in tensors), rows))  # type: ignore[arg-type]
+        parts.append((*(t.cpu().numpy() for t in tensors), rows))
     return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
