@@ -56,7 +56,7 @@ class JsonLines(Rows):
         except json.JSONDecodeError as error:
             raise DataError(f"{self.where(i)} is not JSON ({error.msg} at column {error.colno}); write one object on each line.") from error
         if not isinstance(row, dict):
-            raise DataError(f"{self.where(i)} is a JSON {type(row).__name__}, not an object; write one object on each line.")
+            raise DataError(f"{self.where(i)} is JSON of type {type(row).__name__}, not an object; write one object on each line.")
         return row
 
     def where(self, i: int) -> str:
@@ -91,7 +91,7 @@ def _open_json(path: Path) -> Rows:
     except json.JSONDecodeError as error:
         raise DataError(f"{path.name} line {error.lineno} is not JSON ({error.msg} at column {error.colno}).") from error
     if not isinstance(rows, list):
-        raise DataError(f"{path} holds a JSON {type(rows).__name__}; give an array of objects, or one object on each line.")
+        raise DataError(f"{path} holds JSON of type {type(rows).__name__}; give an array of objects, or one object on each line.")
     return FileRows(rows, path)
 
 

@@ -45,8 +45,9 @@ FORMATS = {
 CHAT = ("messages", "conversations")
 SFT_FORMATS = ("input_ids", "prompt_completion", "messages", "conversations", "text")
 
-ROLES = ("system", "developer", "user", "assistant", "tool", "function")
-SPEAKERS = {"human": "user", "gpt": "assistant"}  # what from/value rows call them, next to the roles themselves
+ROLES = ("system", "developer", "user", "assistant", "tool", "function", "ipython", "model", "chatbot")
+SPEAKERS = ("human", "user", "gpt", "assistant", "system", "tool", "observation", "function_response", "function_call")
+"""Who speaks in a from/value turn; `data/chat.py` says which role each has."""
 
 ALIASES = {
     "instruction": "prompt",
@@ -160,9 +161,11 @@ def check_row(row: Row, where: str, fmt: Format) -> None:
         if fmt.conversational:
             check_messages(row[column], where, column)
         elif fmt.name != "input_ids" and not isinstance(row[column], str):
-            raise DataError(f"{where}: {column!r} is a {type(row[column]).__name__}, not text{_mixed(row[column], fmt)}.")
+            raise DataError(f"{where}: {column!r} is of type {type(row[column]).__name__}, not text{_mixed(row[column], fmt)}.")
     if fmt.conversational and not isinstance(row.get("chat_template_kwargs") or {}, Mapping):
-        raise DataError(f"{where}: 'chat_template_kwargs' is a {type(row['chat_template_kwargs']).__name__}, not an object of arguments.")
+        raise DataError(
+            f"{where}: 'chat_template_kwargs' is of type {type(row['chat_template_kwargs']).__name__}, not an object of arguments."
+        )
     if fmt.name == "input_ids":
         check_tokens(row, where)
 
@@ -176,18 +179,20 @@ def _mixed(value: Any, fmt: Format) -> str:
 def check_messages(messages: Any, where: str, column: str) -> None:
     """A conversation is a non-empty list of objects with role/content or from/value."""
     if not isinstance(messages, list):
-        raise DataError(f"{where}: {column!r} is a {type(messages).__name__}, not a list of messages with a role and a content.")
+        raise DataError(f"{where}: {column!r} is of type {type(messages).__name__}, not a list of messages with a role and a content.")
     if not messages:
         raise DataError(f"{where}: {column!r} is an empty conversation; give at least one message.")
     for i, message in enumerate(messages):
         if not isinstance(message, Mapping):
-            raise DataError(f"{where}: {column!r} message {i} is a {type(message).__name__}, not an object with a role and a content.")
+            raise DataError(
+                f"{where}: {column!r} message {i} is of type {type(message).__name__}, not an object with a role and a content."
+            )
         _check_message(message, f"{where}: {column!r} message {i}")
 
 
 def _check_message(message: Mapping[str, Any], at: str) -> None:
     role_key = "from" if "from" in message and "role" not in message else "role"
-    role, known = message.get(role_key), [*ROLES, *SPEAKERS] if role_key == "from" else ROLES
+    role, known = message.get(role_key), SPEAKERS if role_key == "from" else ROLES
     if role is None:
         raise DataError(f"{at} has no role; its fields are {list(message)}{_near_field(message)}.")
     if role not in known:
@@ -197,7 +202,7 @@ def _check_message(message: Mapping[str, Any], at: str) -> None:
         if not any(message.get(name) for name in ("tool_calls", "function_call", "reasoning_content", "thinking")):
             raise DataError(f"{at} (role {role!r}) has no content and no tool calls; its fields are {list(message)}.")
     elif not isinstance(content, str) and not _is_text_parts(content):
-        raise DataError(f"{at} (role {role!r}) has a {type(content).__name__} as content; give text, or parts of the type 'text'.")
+        raise DataError(f"{at} (role {role!r}) has content of type {type(content).__name__}; give text, or parts of the type 'text'.")
 
 
 def _near_field(message: Mapping[str, Any]) -> str:

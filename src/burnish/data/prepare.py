@@ -84,7 +84,9 @@ def format_row(formatting_func: Callable[[Row], Any], row: Row, where: str) -> R
         return result
     if isinstance(result, list) and all(isinstance(message, dict) for message in result):
         return {"messages": result}
-    raise DataError(f"formatting_func made a {type(result).__name__} of {where}; return text, a list of messages, or a row (a dict).")
+    raise DataError(
+        f"formatting_func made an object of type {type(result).__name__} of {where}; return text, a list of messages, or a row (a dict)."
+    )
 
 
 def prepare_batches(

@@ -22,7 +22,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from burnish.data.chat import ChatRenderer, ChatTemplateError, Rendering, Span, to_messages, to_tools
+from burnish.data.chat import ChatRenderer, ChatTemplateError, Rendering, Span
 from burnish.data.formats import Format
 from burnish.data.prepare_report import Tally
 from burnish.data.rows import DataError, Row
@@ -130,32 +130,17 @@ class ChatReader:
     """Conversations, or `prompt` + `completion` of messages read as one conversation."""
 
     def __init__(self, tokenizer: Any, options: PrepareOptions, fmt: Format) -> None:
-        self._tokenizer, self._template = tokenizer, options.chat_template
         self._columns = [name for name in fmt.columns if name in ("messages", "conversations", "prompt", "completion")]
-        self._texts = None if options.assistant_only_loss else TextEncoder(tokenizer)
         self._renderer = ChatRenderer(tokenizer, options.chat_template)
+        self._texts = None if options.assistant_only_loss else TextEncoder(tokenizer)
 
     def render(self, rows: Sequence[Row], first: int) -> list[Any]:
-        return render_each(rows, first, self._render_all if self._texts else self._render_spans)
+        # Where every token is trained, nothing has to be known of the turns.
+        render: Callable[..., Any] = self._renderer.text if self._texts else self._renderer.render
+        return render_each(rows, first, lambda row: render(self._conversation(row), **chat_arguments(row)))
 
-    def _conversation(self, row: Row) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        messages = [message for column in self._columns for message in conversation(row[column])]
-        return messages, chat_arguments(row)
-
-    def _render_all(self, row: Row) -> str:
-        """Every token is trained, so nothing has to be known of the turns."""
-        messages, arguments = self._conversation(row)
-        return self._tokenizer.apply_chat_template(
-            messages,
-            tools=arguments["tools"],
-            chat_template=self._template,
-            tokenize=False,
-            **arguments["chat_template_kwargs"],
-        )
-
-    def _render_spans(self, row: Row) -> Rendering:
-        messages, arguments = self._conversation(row)
-        return self._renderer.render(messages, **arguments)
+    def _conversation(self, row: Row) -> list[Row]:
+        return [message for column in self._columns for message in conversation(row[column])]
 
     def tokenise(self, rendered: list[Any], first: int, tally: Tally) -> Iterator[Pieces]:
         if self._texts:
@@ -250,14 +235,12 @@ def reader_for(fmt: Format, tokenizer: Any, options: PrepareOptions) -> Reader:
 
 def render_each(rows: Sequence[Row], first: int, render: Callable[[Row], Any]) -> list[Any]:
     """`render` of each row; what the template refuses is a `RowError`."""
-    import jinja2
-
     rendered = []
     for i, row in enumerate(rows):
         try:
             rendered.append(render(row))
-        except (ChatTemplateError, jinja2.TemplateError) as error:
-            raise RowError(first + i, f"the chat template refuses this conversation: {error}") from error
+        except ChatTemplateError as error:
+            raise RowError(first + i, str(error)) from error
     return rendered
 
 
@@ -273,16 +256,15 @@ def pieces(segments: Sequence[Segment]) -> list[Piece]:
     return [(segment.token_ids, SOURCES.index(segment.source), segment.trained) for segment in segments]
 
 
-def conversation(turns: Sequence[Row]) -> list[dict[str, Any]]:
-    """Turns in either spelling as role/content messages with text as content."""
-    return [_with_text(message) for message in to_messages(turns)]
+def conversation(turns: Sequence[Row]) -> list[Row]:
+    """Turns in either spelling, with content in parts put together."""
+    return [{key: _text(cell) if key in ("content", "value") else cell for key, cell in turn.items()} for turn in turns]
 
 
-def _with_text(message: dict[str, Any]) -> dict[str, Any]:
-    content = message.get("content")
-    return message | {"content": "".join(part["text"] for part in content)} if isinstance(content, list) else message
+def _text(content: Any) -> Any:
+    return "".join(part["text"] for part in content) if isinstance(content, list) else content
 
 
 def chat_arguments(row: Row) -> dict[str, Any]:
     """A row's own `tools` and `chat_template_kwargs`."""
-    return {"tools": to_tools(row.get("tools")), "chat_template_kwargs": row.get("chat_template_kwargs") or {}}
+    return {"tools": row.get("tools"), "chat_template_kwargs": row.get("chat_template_kwargs")}

@@ -72,7 +72,7 @@ class ListRows(Rows):
         self._rows = rows
         for i, row in enumerate(rows):
             if not isinstance(row, dict):
-                raise DataError(f"{self.where(i)} is a {type(row).__name__}, not an object of columns; give a list of dicts.")
+                raise DataError(f"{self.where(i)} is of type {type(row).__name__}, not an object of columns; give a list of dicts.")
 
     @property
     def column_names(self) -> list[str]:

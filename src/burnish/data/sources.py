@@ -12,7 +12,7 @@ from __future__ import annotations
 import glob
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -88,13 +88,15 @@ def _open(source: Any, config_name: str | None, split: str, streaming: bool) -> 
     if isinstance(source, str | Path):
         return _open_path(str(source), config_name, split, streaming)
     if config_name is not None:
-        raise DataError(f"config_name={config_name!r} needs a hub data set, but the source is a {type(source).__name__}.")
+        raise DataError(f"config_name={config_name!r} needs a hub data set, but the source is of type {type(source).__name__}.")
     if isinstance(source, Mapping):  # a DatasetDict, or a dict of sources by split
         if split not in source:
             raise DataError(f"There is no split {split!r} among {sorted(source)}{did_you_mean(split, list(source))}.")
         return _open(source[split], None, "train", streaming)
     if split != "train":
-        raise DataError(f"split={split!r} was asked of a {type(source).__name__}, which has no named splits; give that split itself.")
+        raise DataError(
+            f"split={split!r} was asked of rows of type {type(source).__name__}, which have no named splits; give that split itself."
+        )
     if isinstance(source, Sequence):
         return ListRows(source)
     datasets = sys.modules.get("datasets")  # an object of its classes cannot exist before it is imported
@@ -104,52 +106,64 @@ def _open(source: Any, config_name: str | None, split: str, streaming: bool) -> 
         return StreamRows.over_dataset(source)
     if isinstance(source, Rows | StreamRows):
         return source
-    raise DataError(f"Rows cannot be read from a {type(source).__name__}; give a path, a hub id, a datasets.Dataset or a list of dicts.")
+    raise DataError(
+        f"Rows cannot be read from an object of type {type(source).__name__}; give a path, a hub id, a datasets.Dataset or a list of dicts."
+    )
 
 
 def _open_path(source: str, config_name: str | None, split: str, streaming: bool) -> Rows | StreamRows:
-    path = Path(source).expanduser()
-    is_glob = glob.has_magic(source)
+    path, is_glob = Path(source).expanduser(), glob.has_magic(source)
     if not (path.exists() or is_glob):
         if path.suffix in OPENERS or path.is_absolute() or source.startswith((".", "~")):
             raise DataError(f"There is no file or folder {source}{_nearest_file(path)}.")
         return _open_hub(source, config_name, split, streaming)
     if config_name is not None:
         raise DataError(f"config_name={config_name!r} needs a hub data set, but {source} is local; leave it out.")
-    if path.is_dir() and ((path / "state.json").exists() or (path / "dataset_dict.json").exists()):
+    if path.is_dir():
+        return _open_folder(path, split, streaming)
+    if split != "train":
+        raise DataError(f"split={split!r} was asked of {source}; give a file for each split, or a slice such as 'train[90%:]'.")
+    if path.is_file():
+        return open_file(path)
+    return _join(_data_files(map(Path, glob.glob(source, recursive=True)), source), path.parent.name)
+
+
+def _open_folder(folder: Path, split: str, streaming: bool) -> Rows | StreamRows:
+    if (folder / "state.json").exists() or (folder / "dataset_dict.json").exists():  # as `save_to_disk` leaves them
         import datasets
 
-        return _open(datasets.load_from_disk(str(path)), None, split, streaming)
-    if path.is_file():
-        if split != "train":
-            raise DataError(
-                f"split={split!r} was asked of the single file {source}; give a file for each split, or a slice such as 'train[90%:]'."
-            )
-        return open_file(path)
-    files = sorted(Path(p) for p in glob.glob(source, recursive=True)) if is_glob else sorted(path.rglob("*"))
-    files = [file for file in files if file.suffix in OPENERS and file.is_file() and not file.name.startswith(".")]
+        return _open(datasets.load_from_disk(str(folder)), None, split, streaming)
+    return _join(_files_of_split(_data_files(folder.rglob("*"), folder), split, folder), folder.name)
+
+
+def _data_files(paths: Iterable[Path], source: object) -> list[Path]:
+    files = sorted(path for path in paths if path.suffix in OPENERS and path.is_file() and not path.name.startswith("."))
     if not files:
         raise DataError(f"There is no {', '.join(OPENERS)} file in {source}.")
-    parts = [open_file(file) for file in _files_of_split(files, split, source)]
-    return parts[0] if len(parts) == 1 else JoinedRows(parts, path.parent.name if is_glob else path.name)
+    return files
+
+
+def _join(files: Sequence[Path], name: str) -> Rows:
+    parts = [open_file(file) for file in files]
+    return parts[0] if len(parts) == 1 else JoinedRows(parts, name)
 
 
 def _nearest_file(path: Path) -> str:
     return did_you_mean(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
 
 
-def _files_of_split(files: list[Path], split: str, source: str) -> list[Path]:
-    """Files whose name or nearest folder says `split`; for train, those that say none where none says train."""
+def _files_of_split(files: list[Path], split: str, folder: Path) -> list[Path]:
+    """Files whose path in the folder says `split`; for train, those that say none where none says train."""
 
     def says(file: Path, words: Sequence[str]) -> bool:
-        return not set(words).isdisjoint(re.split(r"[^a-z0-9]+", f"{file.parent.name} {file.stem}".lower()))
+        return not set(words).isdisjoint(re.split(r"[^a-z0-9]+", str(file.relative_to(folder)).lower()))
 
     chosen = [file for file in files if says(file, SPLITS.get(split, (split.lower(),)))]
     if not chosen and split == "train":
         named = [word for words in SPLITS.values() for word in words]
         chosen = [file for file in files if not says(file, named)]
     if not chosen:
-        raise DataError(f"No file of {source} is named for the split {split!r}: its files are {', '.join(f.name for f in files[:5])}.")
+        raise DataError(f"No file of {folder} is named for the split {split!r}: its files are {', '.join(f.name for f in files[:5])}.")
     return chosen
 
 
