@@ -17,11 +17,12 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 import torch
 
 from burnish.checkpoint.directory import RunDirectory
-from burnish.checkpoint.files import CheckpointError, Found
+from burnish.checkpoint.files import Found
 from burnish.checkpoint.identity import environment, model_identity
-from burnish.checkpoint.state import TrainState, random_state
+from burnish.checkpoint.state import TrainState
 from burnish.checkpoint.trainer_state import TrainerState
 from burnish.checkpoint.weights import load_model as load_weights
+from burnish.config.arguments import refuse_arguments
 from burnish.config.data import DataConfig
 from burnish.config.model import ModelConfig
 from burnish.config.parse import dump_yaml, to_dict
@@ -33,7 +34,7 @@ from burnish.data.formats import Format
 from burnish.data.prepare import PrepareOptions
 from burnish.data.prepare_stream import PreparedStream, prepare_stream
 from burnish.data.sources import StreamRows
-from burnish.distributed.launch import all_sum, barrier, gather, launch, seed_everything, wrap
+from burnish.distributed.launch import barrier, gather, launch, seed_everything, wrap
 from burnish.loop import evaluate, train
 from burnish.models.export import save_model
 from burnish.models.load import adapt_tokenizer, load_tokenizer
@@ -117,7 +118,9 @@ class Trainer(Generic[C]):
         compute_metrics: Callable[[EvalTokens], Mapping[str, float]] | None = None,
         model_config: ModelConfig | None = None,
         data_config: DataConfig | None = None,
+        **elsewhere: Any,
     ) -> None:
+        refuse_arguments(elsewhere)
         self.args: C = args if args is not None else self.config_class()  # type: ignore[assignment]
         if not isinstance(self.args, self.config_class):
             raise ConfigError(f"args is a {type(args).__name__}; {type(self).__name__} takes a {self.config_class.__name__}.")
@@ -126,7 +129,7 @@ class Trainer(Generic[C]):
         self.console = Console(main=self.here.main, live=False if self.args.disable_tqdm else None)
         self.formatting_func, self.compute_metrics = formatting_func, compute_metrics
         self.model_config, self.data_config = self._model_config(model, model_config), data_config
-        self.directory = RunDirectory(Path(self.args.output_dir))
+        self.directory = RunDirectory(Path(self.args.output_dir), self.here)
         for note in self.args.notes:
             self.console.message(note)
 
@@ -379,21 +382,9 @@ class Trainer(Generic[C]):
             show_example(self.train_examples[0], self.processing_class, self.console.console, max_tokens=120)
 
     def _save(self) -> None:
-        """On every rank; rank 0 writes. A failure on rank 0 is raised on all."""
-        run, state = self.run, self.run.state
-        states, meter = gather(random_state(), self.here), all_sum(self.run.state.meter, self.here)
-        state.meter = meter if self.here.main else {}
-        if state.trainer.best_global_step == state.trainer.global_step:
-            state.trainer.best_model_checkpoint = str(self.directory.path / f"checkpoint-{state.trainer.global_step}")
-        failure: str | None = None
-        if self.here.main:
-            state.metrics_offset = run.report.metrics.sync()  # type: ignore[attr-defined]
-            try:
-                self.directory.save(state, states, self._identity, self.args.save_total_limit)
-            except CheckpointError as error:
-                failure = str(error)
-        if failure := gather(failure, self.here)[0]:
-            raise CheckpointError(failure)
+        report = self.run.report
+        offset = report.sync() if isinstance(report, Reporter) else 0
+        self.directory.save(self.run.state, self._identity, limit=self.args.save_total_limit, metrics_offset=offset)
 
     def _load_best(self, path: Path) -> None:
         load_weights(self.model, path)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from burnish.checkpoint.files import CheckpointError, Found, find_checkpoint, save_checkpoint
-from burnish.checkpoint.state import TrainState
+from burnish.checkpoint.state import TrainState, random_state
+from burnish.distributed.launch import Launch, all_sum, gather
 
 METRICS = "metrics.jsonl"
 
@@ -17,8 +19,8 @@ METRICS = "metrics.jsonl"
 class RunDirectory:
     """`output_dir`: checkpoint-*/, metrics.jsonl, resolved.yaml, environment.json, data.json, and the final model."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, here: Launch) -> None:
+        self.path, self.here = path, here
 
     @property
     def metrics(self) -> Path:
@@ -64,14 +66,22 @@ class RunDirectory:
         for name, content in (("environment", environment), ("data", data)):
             (self.path / f"{name}.json").write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
 
-    def save(self, state: TrainState, random_states: list[Any], identity: Mapping[str, str], limit: int | None) -> Path:
-        """Writes `checkpoint-<step>`. Raises CheckpointError on a full disk, with everything earlier untouched."""
-        best = state.trainer.best_model_checkpoint
-        return save_checkpoint(
-            self.path,
-            state.trainer.global_step,
-            lambda folder: state.write(folder, random_states),
-            identity=identity,
-            save_total_limit=limit,
-            keep=Path(best) if best else None,
-        )
+    def save(self, state: TrainState, identity: Mapping[str, str], *, limit: int | None, metrics_offset: int) -> None:
+        """Writes `checkpoint-<step>`: called on every rank, written by rank 0.
+
+        Raises CheckpointError, on every rank, on a full disk, with everything earlier untouched.
+        """
+        random_states, meter = gather(random_state(), self.here), all_sum(state.meter, self.here)
+        state.meter, state.metrics_offset = (meter if self.here.main else {}), metrics_offset
+        trainer, failure = state.trainer, None
+        if trainer.best_global_step == trainer.global_step:
+            trainer.best_model_checkpoint = str(self.path / f"checkpoint-{trainer.global_step}")
+        if self.here.main:
+            keep = Path(trainer.best_model_checkpoint) if trainer.best_model_checkpoint else None
+            write = partial(state.write, random_states=random_states)
+            try:
+                save_checkpoint(self.path, trainer.global_step, write, identity=identity, save_total_limit=limit, keep=keep)
+            except CheckpointError as error:
+                failure = str(error)
+        if failure := gather(failure, self.here)[0]:
+            raise CheckpointError(failure)

@@ -34,10 +34,14 @@ class Reporter:
         if self.trackers is not None:
             self.trackers.log(step, values)
 
+    def sync(self) -> int:
+        """Flushes metrics.jsonl to the disk; its size in bytes, which a checkpoint stores."""
+        return self.metrics.sync() if self.metrics is not None else 0
+
     def close(self) -> None:
         self.console.stop()
         if self.metrics is not None:
-            self.metrics.sync()
+            self.sync()
             self.metrics.close()
         if self.trackers is not None:
             self.trackers.close()

@@ -1,0 +1,28 @@
+"""Arguments of other libraries' trainers that have no counterpart here, each with what to use instead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from burnish.config.values import ConfigError
+
+INSTEAD = {
+    "data_collator": "examples are laid out as token trees, which need no collator; leave it out",
+    "tokenizer": "its name is processing_class",
+    "quantization_config": "use model_config=ModelConfig(load_in_4bit=True, use_peft=True, ...)",
+    "compute_loss_func": "choose loss_type, or write a method with a loss of its own (docs/methods.md)",
+    "preprocess_logits_for_metrics": "logits are never kept; compute_metrics sees log-probs, entropies and hits of the trained tokens",
+    "optimizer_cls_and_kwargs": "use optim and optim_args, or optimizers=(optimizer, schedule)",
+    "model_init": "pass the model itself",
+    "dataset_text_field": "it is an option of the configuration",
+    "max_seq_length": "it is max_length, an option of the configuration",
+    "packing": "examples never see each other and are never padded, so there is nothing to choose",
+}
+
+
+def refuse_arguments(given: Mapping[str, Any]) -> None:
+    """Raises ConfigError for the first argument that is not None."""
+    for name, value in given.items():
+        if value is not None:
+            raise ConfigError(f"The trainer has no argument {name!r}: {INSTEAD.get(name, 'see help(SFTTrainer) for those it has')}.")
