@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-from burnish.checkpoint.files import find_checkpoint
+from burnish.checkpoint.files import find_checkpoint, save_checkpoint
 
 RUN = {"model": "m"}
 
@@ -55,9 +55,10 @@ def test_whatever_is_found_after_a_kill_is_whole(tmp_path):
         assert found.step in (finished, finished + 1)
         if found.path:
             assert (found.path / "model.bin").read_bytes() == bytes([found.step % 256]) * 160_000
-        left = [path.name for path in tmp_path.iterdir()]
-        assert all(name.startswith("checkpoint-") for name in left)
-        assert len(left) <= 3
+        assert all(path.name.startswith("checkpoint-") for path in tmp_path.iterdir())
         finished = found.step
-    assert interrupted >= 5
-    assert finished >= 5
+    assert interrupted >= 3
+    assert finished >= 3
+    # Deaths between a save and its pruning leave more than the limit, until a process lives long enough.
+    save_checkpoint(tmp_path, finished + 1, lambda folder: None, identity=RUN, save_total_limit=2)
+    assert {path.name for path in tmp_path.iterdir()} == {f"checkpoint-{finished}", f"checkpoint-{finished + 1}"}
