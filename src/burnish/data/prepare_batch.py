@@ -40,7 +40,7 @@ class BatchPreparer:
                 continue
             kept = self._keep(row, made, tally)
             if kept is not None:
-                builder.add(row, kept[0], [kept[1]])
+                builder.add(row, kept[0], [kept[1]], _trained(kept[0] + kept[1]))
         return builder.columns(), tally
 
     def _keep(self, row: int, made: Pieces, tally: Tally) -> Pieces | None:
@@ -59,21 +59,20 @@ class BatchPreparer:
             start = 0 if self._options.truncation_mode == "keep_start" else length - limit
             prompt, branch = _slice(prompt, start, start + limit), _slice(branch, start - _tokens(prompt), start + limit - _tokens(prompt))
         prompt, branch = _first_is_context(prompt, branch)
-        trained = _tokens(piece for piece in (*prompt, *branch) if piece[2])
-        if not trained:
+        if not _trained(prompt + branch):
             tally.add("dropped_nothing_trained", row)
             return None
-        self._count(row, prompt, branch, trained, length, tally)
+        self._count(row, prompt, branch, length, tally)
         return prompt, branch
 
-    def _count(self, row: int, prompt: list[Piece], branch: list[Piece], trained: int, length: int, tally: Tally) -> None:
+    def _count(self, row: int, prompt: list[Piece], branch: list[Piece], length: int, tally: Tally) -> None:
         kept = _tokens(prompt) + _tokens(branch)
         if kept < length:
             tally.add("cut", row)
             tally.counts["tokens_cut"] += length - kept
         if not any(piece[2] and self._eos in piece[0] for piece in reversed(branch)):
             tally.add("missing_eos", row)
-        tally.counts.update(kept=1, tokens=kept, trained_tokens=trained)
+        tally.counts.update(kept=1, tokens=kept, trained_tokens=_trained(prompt + branch))
 
     def _check_bos(self, row: int, pieces: Sequence[Piece]) -> None:
         head = [int(token) for ids, _, _ in pieces[:2] for token in ids[:2]][:2]
@@ -83,8 +82,12 @@ class BatchPreparer:
             )
 
 
-def _tokens(pieces: Any) -> int:
+def _tokens(pieces: Sequence[Piece]) -> int:
     return sum(len(ids) for ids, _, _ in pieces)
+
+
+def _trained(pieces: Sequence[Piece]) -> int:
+    return sum(len(ids) for ids, _, trained in pieces if trained)
 
 
 def _slice(pieces: Sequence[Piece], start: int, stop: int) -> list[Piece]:

@@ -31,6 +31,7 @@ SCHEMA = {
     "branch_advantage": "<f8",  # NaN for None
     "prompt_segments": "<i4",
     "branches": "<i4",
+    "trained": "<i4",
     "row": "<i8",
 }
 MANIFEST = "manifest.json"
@@ -47,19 +48,20 @@ class ColumnBuilder:
         self._ids: list[np.ndarray] = []
         self._cells: dict[str, list[float]] = {name: [] for name in SCHEMA if name != "tokens"}
 
-    def add(self, row: int, prompt: Sequence[Piece], branches: Sequence[Sequence[Piece]]) -> None:
-        """Adds an example of `row`. Its labels and advantages are None; see `add_example`."""
+    def add(self, row: int, prompt: Sequence[Piece], branches: Sequence[Sequence[Piece]], trained: int) -> None:
+        """Adds an example of `row` with `trained` targets. Its labels and advantages are None; see `add_example`."""
         cells = self._cells
-        for ids, source, trained in (*prompt, *(piece for branch in branches for piece in branch)):
+        for ids, source, is_trained in (*prompt, *(piece for branch in branches for piece in branch)):
             self._ids.append(np.asarray(ids, dtype=np.int32))
             cells["segment_length"].append(len(ids))
             cells["segment_source"].append(source)
-            cells["segment_trained"].append(trained)
+            cells["segment_trained"].append(is_trained)
         cells["branch_segments"] += map(len, branches)
         cells["branch_label"] += [-1] * len(branches)
         cells["branch_advantage"] += [np.nan] * len(branches)
         cells["prompt_segments"].append(len(prompt))
         cells["branches"].append(len(branches))
+        cells["trained"].append(trained)
         cells["row"].append(row)
 
     def add_example(self, row: int, example: Example) -> None:
@@ -69,7 +71,7 @@ class ColumnBuilder:
             if segment.behaviour_logp is not None or segment.policy_version is not None:
                 raise DataError(f"Example {example.group_id} was sampled (it has behaviour log-probs); a store keeps data that was not.")
         prompt, *branches = [[(s.token_ids, SOURCES.index(s.source), s.trained) for s in part] for part in parts]
-        self.add(row, prompt, branches)
+        self.add(row, prompt, branches, example.trained_tokens)
         count = len(branches)
         self._cells["branch_label"][-count:] = [-1 if b.label is None else int(b.label) for b in example.branches]
         self._cells["branch_advantage"][-count:] = [np.nan if b.advantage is None else b.advantage for b in example.branches]
@@ -83,7 +85,7 @@ class ExampleStore:
     """Examples by number.
 
     ``store[i]`` is an `Example` whose segments are views of the columns; `lengths` and `trained` are int64 ``[len(store)]``,
-    tokens (as a tree: the prompt once) and trained tokens of each example.
+    tokens (as a tree: the prompt once) and targets of the loss of each example.
     """
 
     def __init__(self, columns: Columns, *, name: str, report: PrepareReport | None = None, group_ids: Sequence[str] | None = None) -> None:
@@ -98,9 +100,8 @@ class ExampleStore:
         segments = prompt_segments + np.add.reduceat(columns["branch_segments"], first_branch, dtype=np.int64)
         self._segment_end = np.cumsum(segments)
         self._token_end = np.concatenate(([0], np.cumsum(columns["segment_length"], dtype=np.int64)))
-        self.lengths = self._per_example(self._token_end)
-        trained = np.where(columns["segment_trained"], columns["segment_length"], 0)
-        self.trained = self._per_example(np.concatenate(([0], np.cumsum(trained, dtype=np.int64))))
+        self.lengths = np.diff(self._token_end[self._segment_end], prepend=0)
+        self.trained = columns["trained"].astype(np.int64)
         self.report = report or PrepareReport(
             rows=len(self), kept=len(self), tokens=int(self.lengths.sum()), trained_tokens=int(self.trained.sum()), format="examples"
         )
@@ -112,9 +113,6 @@ class ExampleStore:
         for row, example in enumerate(examples):
             builder.add_example(row, example)
         return cls(builder.columns(), name=name, group_ids=[example.group_id for example in examples])
-
-    def _per_example(self, total_before_segment: np.ndarray) -> np.ndarray:
-        return np.diff(total_before_segment[self._segment_end], prepend=0)
 
     def __len__(self) -> int:
         return len(self._branch_end)
