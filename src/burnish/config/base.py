@@ -47,14 +47,13 @@ class Option:
     def check(self, value: Any, said_as: str) -> Any:
         """The value as stored. Raises ConfigError, naming the option as the user spelled it, the value and what is accepted."""
         try:
-            value = conform(value, self.kind)
+            stored = conform(value, self.kind)
         except TypeError:
-            ok = False
+            pass
         else:
-            ok = value in self.accepted
-        if not ok:
-            raise ConfigError(f"{said_as} must be {describe(self.kind, self.accepted)}, not {value!r}.")
-        return value
+            if stored in self.accepted:
+                return stored
+        raise ConfigError(f"{said_as} must be {describe(self.kind, self.accepted)}, not {value!r}.")
 
 
 @functools.cache

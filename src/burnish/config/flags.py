@@ -1,8 +1,9 @@
 """The command line's grammar: tyro splits it in options and words, and writes the help; what the words mean is `values.py`'s."""
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, TypedDict, get_origin
+from typing import Annotated, Any, get_origin
 
 from burnish.config.base import Option, options, rules, unknown
 from burnish.config.values import ConfigError, describe, from_json, from_text, members, metavar
@@ -51,32 +52,32 @@ def _split(
 ) -> dict[str, list[str]]:
     import tyro
 
-    record: Any = TypedDict  # made here, so no type checker can follow
-    boxes: dict[str, Any] = {"config": _flag("config", CONFIG_HELP, "FILE")}
+    boxes = [_flag("config", CONFIG_HELP, "FILE")]
     for owner in dict.fromkeys(base for cls in parts.values() for base in cls.__mro__):
-        flags = {
-            name: _flag(name, option.help, metavar(option.kind), _default(option))
-            for name, option in known.items()
-            if option.owner is owner
-        }
-        if flags:
+        own = {name: option for name, option in known.items() if option.owner is owner}
+        if own:
+            flags = [_flag(name, option.help, metavar(option.kind), _default(option)) for name, option in own.items()]
             title = owner.__name__.removesuffix("Config").lower()  # tyro writes it over the box
-            boxes[title] = Annotated[record(title, flags, total=False), tyro.conf.arg(help=(owner.__doc__ or "").partition("\n")[0])]
+            about = tyro.conf.arg(help=(owner.__doc__ or "").partition("\n")[0])
+            boxes.append((title, Annotated[dataclasses.make_dataclass(title, flags), about]))
     old = {word[2:].partition("=")[0] for word in args if word.startswith("--")} - set(known) - {"config", "help"}
-    boxes["old"] = record("old", {name: _flag(name) for name in old}, total=False)
-    split = dict(tyro.cli(record("flags", boxes, total=False), args=args, prog=prog, description=description, use_underscores=True))
-    files = {"config": split.pop("config")} if "config" in split else {}
-    return files | {name: words for box in split.values() for name, words in box.items()}
+    boxes.append(("old", dataclasses.make_dataclass("old", map(_flag, old))))
+    line: Any = dataclasses.make_dataclass("line", boxes, kw_only=True)
+    split = dict(vars(tyro.cli(line, args=args, prog=prog, description=description, use_underscores=True)))
+    said = {"config": split.pop("config"), **{name: words for box in split.values() for name, words in vars(box).items()}}
+    return {name: words for name, words in said.items() if words is not None}
 
 
-def _flag(name: str, text: str = "", shown: str = "", default: str = "") -> Any:
+def _flag(name: str, text: str = "", shown: str = "", default: str = "") -> tuple[Any, ...]:
+    """A field for `make_dataclass`: the words after the flag, or None where the flag is not given."""
     import tyro
 
-    # a constructor of its own, where list[str] would do, spares tyro the import of a type checker: a third of the time of --help
+    # `object` with a constructor, where list[str] | None would do, spares tyro the import of a type checker: a quarter of --help's time
     words = tyro.constructors.PrimitiveConstructorSpec(
-        nargs="*", metavar=shown, instance_from_str=list, is_instance=lambda value: isinstance(value, list), str_from_instance=list
+        nargs="*", metavar=shown, instance_from_str=list, is_instance=lambda value: True, str_from_instance=lambda value: []
     )
-    return Annotated[list, words, tyro.conf.arg(name=name, prefix_name=False, help=text, help_behavior_hint=default)]
+    arg = tyro.conf.arg(name=name, prefix_name=False, help=text, help_behavior_hint=default)
+    return name, Annotated[object, words, arg], None
 
 
 def _default(option: Option) -> str:

@@ -92,9 +92,9 @@ def _trackers(value: Any) -> list[Any]:
 
 def _key_values(value: Any) -> Any:
     """transformers' "a=1, b=2.5" as a mapping."""
-    if not isinstance(value, str) or value.lstrip().startswith("{"):
+    if not isinstance(value, str) or "=" not in value:
         return value
-    pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
+    pairs = [pair.partition("=") for pair in value.split(",")]
     return {key.strip(): from_json(text.strip()) for key, _, text in pairs}
 
 
