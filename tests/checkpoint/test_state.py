@@ -255,16 +255,18 @@ def test_counters_meter_and_history_come_back_exactly(make_model, tmp_path):
     assert kept == TrainerState(**{**vars(run.trainer), "max_steps": 200, "save_steps": 20, "is_world_process_zero": False})
 
 
-def test_each_rank_has_its_own_random_state(make_model, tmp_path):
+def test_each_rank_has_its_own_random_state_and_the_meter_is_counted_once(make_model, tmp_path):
     states = []
     for rank in range(2):
         torch.manual_seed(rank)
         states.append(random_state())
     run = new_run(make_model(), "sgd")
+    run.meter = {"loss": (3.0, 2.0)}
     run.write(tmp_path, random_states=states)
-    for rank in (1, 0):
+    for rank, meter in ((1, {}), (0, {"loss": (3.0, 2.0)})):
         run.load(tmp_path, rank=rank)
         assert bits(random_state()) == bits(states[rank])
+        assert run.meter == meter
     with pytest.raises(CheckpointError) as error:
         run.load(tmp_path, rank=2)
     assert str(error.value) == (

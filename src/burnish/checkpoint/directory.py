@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from burnish.checkpoint.files import CheckpointError, Found, find_checkpoint, save_checkpoint
+from burnish.checkpoint.files import CheckpointError, Found, checkpoints, find_checkpoint, save_checkpoint
 from burnish.checkpoint.state import TrainState, random_state
 from burnish.distributed.launch import Launch, all_sum, gather
 
 METRICS = "metrics.jsonl"
+T = TypeVar("T")
 
 
 class RunDirectory:
@@ -26,19 +27,20 @@ class RunDirectory:
     def metrics(self) -> Path:
         return self.path / METRICS
 
-    def checkpoints(self) -> list[Path]:
-        return sorted(self.path.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
-
     def last_good(self) -> str:
         """The newest checkpoint in words, for an error."""
-        here = self.checkpoints()
+        here = checkpoints(self.path)
         return f"the last good checkpoint is {here[-1]}" if here else "no checkpoint was written before"
 
     def find(self, wanted: str, identity: Mapping[str, str], *, overwrite: bool) -> Found:
-        """Where to begin. `wanted` is "auto" (continue the run that is here), "never", or a checkpoint's path.
+        """Where to begin: called on every rank, rank 0 looks, and all get what it found.
 
+        `wanted` is "auto" (continue the run that is here), "never", or a checkpoint's path.
         Raises CheckpointError where the folder holds another run, or one that `wanted` does not want, without `overwrite`.
         """
+        return self._on_main(partial(self._find, wanted, identity, overwrite))
+
+    def _find(self, wanted: str, identity: Mapping[str, str], overwrite: bool) -> Found:
         nothing = Found(path=None, step=0, skipped=())
         if wanted not in ("auto", "never"):
             return find_checkpoint(self.path, identity, path=Path(wanted))
@@ -46,7 +48,7 @@ class RunDirectory:
             return nothing
         if wanted == "auto":
             return find_checkpoint(self.path, identity)
-        if here := self.checkpoints():
+        if here := checkpoints(self.path):
             raise CheckpointError(
                 f"{self.path} holds a run already (up to {here[-1].name}) and resume_from_checkpoint is 'never'; "
                 "choose another output_dir, or set overwrite_output_dir=True to delete it."
@@ -55,7 +57,7 @@ class RunDirectory:
 
     def clear(self) -> None:
         """Deletes the checkpoints and metrics of an earlier run. Nothing else in the folder is touched."""
-        for checkpoint in self.checkpoints():
+        for checkpoint in checkpoints(self.path):
             shutil.rmtree(checkpoint)
         self.metrics.unlink(missing_ok=True)
 
@@ -73,15 +75,22 @@ class RunDirectory:
         """
         random_states, meter = gather(random_state(), self.here), all_sum(state.meter, self.here)
         state.meter, state.metrics_offset = (meter if self.here.main else {}), metrics_offset
-        trainer, failure = state.trainer, None
+        trainer = state.trainer
         if trainer.best_global_step == trainer.global_step:
             trainer.best_model_checkpoint = str(self.path / f"checkpoint-{trainer.global_step}")
+        keep = Path(trainer.best_model_checkpoint) if trainer.best_model_checkpoint else None
+        write = partial(state.write, random_states=random_states)
+        self._on_main(partial(save_checkpoint, self.path, trainer.global_step, write, identity=identity, save_total_limit=limit, keep=keep))
+
+    def _on_main(self, work: Callable[[], T]) -> T:
+        """Rank 0 works; every rank gets its result, or raises what it raised: none is left waiting for it."""
+        result, error = None, None
         if self.here.main:
-            keep = Path(trainer.best_model_checkpoint) if trainer.best_model_checkpoint else None
-            write = partial(state.write, random_states=random_states)
             try:
-                save_checkpoint(self.path, trainer.global_step, write, identity=identity, save_total_limit=limit, keep=keep)
-            except CheckpointError as error:
-                failure = str(error)
-        if failure := gather(failure, self.here)[0]:
-            raise CheckpointError(failure)
+                result = work()
+            except Exception as raised:  # noqa: BLE001  raised again below, on every rank
+                error = raised
+        result, told = gather((result, error and str(error)), self.here)[0]
+        if told is not None:
+            raise error or CheckpointError(told)
+        return result

@@ -102,7 +102,7 @@ def find_checkpoint(output_dir: Path, identity: Mapping[str, str], *, path: Path
     """
     clean(output_dir)
     skipped: list[tuple[Path, str]] = []
-    for folder in [path] if path else reversed(_checkpoints(output_dir)):
+    for folder in [path] if path else reversed(checkpoints(output_dir)):
         try:
             manifest = _read_manifest(folder)
             if not path and folder.name != f"checkpoint-{manifest['step']}":
@@ -138,6 +138,12 @@ def clean(output_dir: Path) -> tuple[Path, ...]:
     return tuple(removed)
 
 
+def checkpoints(output_dir: Path) -> list[Path]:
+    """All folders named `checkpoint-<step>`, valid or not, by step."""
+    found = [(int(name[1]), path) for path in output_dir.glob("checkpoint-*") if (name := re.fullmatch(r"checkpoint-(\d+)", path.name))]
+    return [path for _, path in sorted(found)]
+
+
 class _DamageError(Exception):
     """Why a folder is not a valid checkpoint."""
 
@@ -154,12 +160,6 @@ def _runs_elsewhere(pid: int) -> bool:
 
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def _checkpoints(output_dir: Path) -> list[Path]:
-    """Oldest first, by step."""
-    found = [(int(name[1]), path) for path in output_dir.glob("checkpoint-*") if (name := re.fullmatch(r"checkpoint-(\d+)", path.name))]
-    return [path for _, path in sorted(found)]
 
 
 def _fsync(path: Path) -> None:
@@ -274,7 +274,7 @@ def _shortened(*values: str | None, width: int = 60) -> Iterator[str]:
 
 def _prune(output_dir: Path, identity: Mapping[str, str], limit: int, stay: set[Path]) -> None:
     valid = []
-    for folder in _checkpoints(output_dir):
+    for folder in checkpoints(output_dir):
         try:
             manifest = _read_manifest(folder)
             _check_files(folder, manifest["files"], hashes=False)
@@ -307,7 +307,7 @@ def _out_of_space(error: BaseException | None) -> tuple[str, str] | None:
 def _full_disk_sentence(final: Path, why: str, remedy: str, written: int) -> str:
     """What is needed is known from an earlier checkpoint; without one, from how far this one came."""
     needed = f"more than {_size(written)}"
-    for folder in reversed(_checkpoints(final.parent)):
+    for folder in reversed(checkpoints(final.parent)):
         try:
             needed = f"about {_size(sum(entry['bytes'] for entry in _read_manifest(folder)['files'].values()))}"
         except _DamageError:

@@ -54,7 +54,7 @@ class TrainState:
     cursor: tuple[int, int] = (0, 0)
     """(epoch, index): the next example to draw is the index-th of that epoch's order."""
     meter: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """Metrics gathered since the last log line: name → (total, count)."""
+    """Metrics gathered since the last log line: name → (total, count). Written as the sum over all ranks; rank 0 takes it back."""
     metrics_offset: int = 0
     """Bytes of metrics.jsonl that belong to this state (`MetricsFile.sync`)."""
     callbacks: list[Any] = field(default_factory=list)
@@ -113,7 +113,7 @@ class TrainState:
         loop_state = json.loads((folder / "loop_state.json").read_text(encoding="utf-8"))
         epoch, index = loop_state["cursor"]
         self.cursor = (epoch, index)
-        self.meter = {name: (total, count) for name, (total, count) in loop_state["meter"].items()}
+        self.meter = {} if rank else {name: (total, count) for name, (total, count) in loop_state["meter"].items()}
         self.metrics_offset = loop_state["metrics_offset"]
         self.control.should_training_stop = loop_state["should_training_stop"]
         self.control.should_epoch_stop = loop_state["should_epoch_stop"]
