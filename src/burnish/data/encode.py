@@ -52,6 +52,8 @@ class _Row:
     """Segments by the character at which they start, and the ids of the text encoded as a whole."""
 
     whole: np.ndarray | None = None
+    joined: bool = False
+    """A token covers the end of the text before and the start of this one."""
     segments: list[tuple[int, Segment]] = field(default_factory=list)
 
 
@@ -91,6 +93,7 @@ class SegmentEncoder:
             length = shift + piece.spans[-1].end - piece.start
             first, clean = _cut(encoding, shift, length) if shift else (0, True)
             if not clean and len(piece.contexts) > 1:
+                rows[piece.row].joined |= len(piece.contexts) > len(self._inner_contexts)
                 piece.contexts = piece.contexts[1:]
                 again.append(piece)
                 continue
@@ -149,8 +152,8 @@ class SegmentEncoder:
         for row in rows:
             row.segments.sort(key=lambda part: part[0])
             segments = tuple(segment for _, segment in row.segments)
-            if row.whole is not None:
-                straddled += not np.array_equal(row.whole, np.concatenate([segment.token_ids for segment in segments]))
+            apart = row.whole is not None and not np.array_equal(row.whole, np.concatenate([segment.token_ids for segment in segments]))
+            straddled += apart or row.joined
             head = [token for segment in segments[:2] for token in segment.token_ids[:2].tolist()][:2]
             doubled += bos is not None and head == [bos, bos]
             out.append(segments)

@@ -146,37 +146,36 @@ class Conversation:
             return start + len(self.constant_prompt), True
         if not self.template.takes_generation_prompt:
             header = self._lead(i).rstrip(" ")
-            return start + (self._departure(i, header, text[start:end]) if header else 0), True
+            return (start + self._departure(i, (header,), text[start:end]) if header else start), True
         given = self._try(self.messages[:i], prompt=True)
         if given is not None and start < len(given.text) <= end and text.startswith(given.text):
             return len(given.text), True
-        prompt = self.constant_prompt
-        if prompt is None:
-            prompt = self._usual_prompt(i) if given is None else self._generation_prompt(self.messages[:i], given)
+        usual = self.constant_prompt if self.constant_prompt is not None else self._usual_prompt(i)
+        prompt = usual if given is None or self.constant_prompt is not None else self._generation_prompt(self.messages[:i], given)
         if prompt.strip():
-            shared = self._departure(i, prompt, text[start:end])
+            shared = self._departure(i, (prompt, usual), text[start:end])
             return start + shared, text.endswith(prompt, 0, start + shared)
-        usual = self._usual_prompt(i)  # nothing is given for this turn, though it may have a header all the same
-        headed = bool(usual) and text.startswith(usual, start)
+        headed = bool(usual) and text.startswith(usual, start)  # nothing is given for this turn, yet it may have a header
         return start + (len(usual) if headed else 0), not headed
 
-    def _departure(self, i: int, prompt: str, block: str) -> int:
-        """How much of a block that does not continue what the model is given is still not the model's own."""
+    def _departure(self, i: int, prompts: Sequence[str], block: str) -> int:
+        """How much of a block that does not continue what the model is given is a prompt's all the same, or a part of one."""
         lead = self._lead(i)
-        at = lead.rfind(prompt)
-        if at >= 0 and block.startswith(lead[: at + len(prompt)]):
-            return at + len(prompt)
         if not lead.strip():
             return 0
-        if prompt.startswith(lead) and block.startswith(lead):
-            return len(lead)
-        common = commonprefix([prompt, lead, block])
-        shared = common[: common.rfind("\n") + 1]
-        if shared.strip():
-            return len(shared)
+        for prompt in prompts:
+            at = lead.rfind(prompt)
+            if at >= 0 and block.startswith(lead[: at + len(prompt)]):
+                return at + len(prompt)
+            if prompt.startswith(lead) and block.startswith(lead):
+                return len(lead)
+            common = commonprefix([prompt, lead, block])
+            lines = common[: common.rfind("\n") + 1]
+            if lines.strip():
+                return len(lines)
         raise ChatTemplateError(
-            f"Message {i} is rendered as {block[:40]!r} though the model is given {prompt!r}, so where its own text starts is unknown; "
-            "add {% generation %} marks to the chat template."
+            f"Message {i} is rendered as {block[:40]!r} though the model is given {prompts[0]!r}, so where its own text starts is "
+            "unknown; add {% generation %} marks to the chat template."
         )
 
     def _generation_prompt(self, before: Sequence[Mapping[str, Any]], given: Trace) -> str:
