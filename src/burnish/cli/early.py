@@ -1,14 +1,13 @@
 """What can be refused before torch is imported: whatever the options, the file system and the first rows show."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
+from burnish.cli.sets import open_sets
 from burnish.config.data import DataConfig
 from burnish.config.model import ModelConfig
 from burnish.config.sft import SFTConfig
 from burnish.config.values import ConfigError
-from burnish.data.formats import check_rows
-from burnish.data.sources import Rows, StreamRows, open_rows
+from burnish.data.dataset import as_dataset, formats_of, named_sets
 from burnish.ops.schedules import schedule
 from burnish.report.trackers import check_trackers
 
@@ -30,8 +29,9 @@ def early_checks(model: ModelConfig, data: DataConfig, args: SFTConfig) -> None:
     except ValueError as error:
         raise ConfigError(str(error)) from None
     check_trackers(args.report_to)
-    for rows in _sources(data):
-        check_rows(rows.head(100) if isinstance(rows, StreamRows) else rows, text_field=args.dataset_text_field)
+    train, held_out = open_sets(data, args.seed)
+    for given in (train, *named_sets(held_out).values()):
+        formats_of(as_dataset(given), text_field=args.dataset_text_field)
 
 
 def check_folder(name: str, folder: str, *files: str) -> None:
@@ -67,21 +67,3 @@ def _check_plan(data: DataConfig, args: SFTConfig) -> None:
     if not held_out and (args.eval_strategy != "no" or args.eval_on_start):
         asked = f"eval_strategy={args.eval_strategy!r}" if args.eval_strategy != "no" else "eval_on_start=True"
         raise ConfigError(f"{asked} needs data to evaluate on; give dataset_test_split, eval_datasets or test_split_size.")
-
-
-def _sources(data: DataConfig) -> Iterator[Rows | StreamRows]:
-    """Every source that is named, opened."""
-    streaming = data.dataset_streaming
-    for one in data.datasets or ():
-        yield _open(one.path, one.name, one.split, one.columns, streaming)
-    if data.dataset_name is not None:
-        for split in filter(None, (data.dataset_train_split, data.dataset_test_split)):
-            yield _open(data.dataset_name, data.dataset_config, split, None, streaming)
-    for path in (data.eval_datasets or {}).values():
-        yield _open(path, None, "train", None, streaming)
-
-
-def _open(path: str, name: str | None, split: str, columns: list[str] | None, streaming: bool) -> Rows | StreamRows:
-    if streaming:
-        return open_rows(path, config_name=name, split=split, columns=columns, streaming=True)
-    return open_rows(path, config_name=name, split=split, columns=columns)

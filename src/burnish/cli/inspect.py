@@ -8,7 +8,7 @@ from typing import Any
 import rich.console
 import torch
 
-from burnish.cli.train import open_sets
+from burnish.cli.sets import open_sets
 from burnish.config.data import DataConfig
 from burnish.config.model import ModelConfig
 from burnish.config.sft import SFTConfig

@@ -28,7 +28,7 @@ class Accepted:
     """What is accepted, in words; made from the type and the bounds where not given."""
 
     def __contains__(self, value: object) -> bool:
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if isinstance(value, int | float):
             inside = self.at_least <= value <= self.at_most and self.above < value < self.below
             return inside and (self.where is None or self.where(value))
         return True
