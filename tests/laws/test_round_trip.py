@@ -74,6 +74,8 @@ TOOLS = [
 ]
 OURS = re.compile(r"does not read (tools|'\w+')|leaves out the call of")
 """What the library refuses though the template does not: what it would ignore."""
+UNKNOWN = {"deepseekv3": "is rendered as '\\n<｜tool▁call▁begin｜>"}
+"""Where a span cannot be told: this template writes only the first call of a conversation with an assistant's header and content."""
 
 
 class Writer:
@@ -142,7 +144,7 @@ def conversations() -> list[tuple[list[dict], dict]]:
         tools = seed % 3 == 2
         thinking = (None, "field", "inline")[(seed // 3) % 3]
         messages = writer.conversation(tools=tools, thinking=thinking, consecutive=seed % 4 == 3)
-        options: dict = {"tools": TOOLS} if tools else {}
+        options: dict = {"tools": TOOLS} if tools and seed % 2 else {}
         if seed % 5 == 4:
             options["chat_template_kwargs"] = {"enable_thinking": seed % 2 == 0}
         rows.append((messages, options))
@@ -183,8 +185,8 @@ def with_text_arguments(messages: list[dict]) -> list[dict]:
     return [m | {"tool_calls": [text(call) for call in m["tool_calls"]]} if "tool_calls" in m else m for m in messages]
 
 
-def plain_rendering(tokenizer, text: str | None, messages: list[dict], options: dict, **more) -> tuple[str | None, list[dict], str]:
-    """What `apply_chat_template` writes: (text, the messages as they had to be given for it, else why it refuses them)."""
+def plain_rendering(tokenizer, text: str | None, messages: list[dict], options: dict, **more) -> tuple[str | None, list[dict], list[str]]:
+    """What `apply_chat_template` writes: (text, the messages as they had to be given for it, why it refuses other forms of them)."""
     kwargs = {"tools": options.get("tools"), **options.get("chat_template_kwargs", {}), **more}
     reasons = []
     found = None
@@ -195,8 +197,8 @@ def plain_rendering(tokenizer, text: str | None, messages: list[dict], options: 
             reasons.append(" ".join(str(error).split()).rstrip(".! "))
             continue
         if text is None or found == text:
-            return found, variant, ""
-    return found if text is None else None, messages, reasons[0] if reasons else "another text"
+            return found, variant, reasons
+    return None, messages, reasons
 
 
 def trained(rendering) -> list[tuple[int, int]]:
@@ -260,11 +262,12 @@ def test_the_mask_is_the_assistants_text_and_its_end_of_turn_token(name):
     for messages, options in ROWS:
         rendering, refusal = render(renderer, messages, options)
         if rendering is None:
-            text, _, why = plain_rendering(tokenizer, None, messages, options)
-            assert OURS.search(refusal) or (text is None and why in refusal)
+            text, _, reasons = plain_rendering(tokenizer, None, messages, options)
+            passed_on = text is None and any(why in refusal for why in reasons)
+            assert OURS.search(refusal) or passed_on or (name in UNKNOWN and UNKNOWN[name] in refusal)
             continue
-        text, given, why = plain_rendering(tokenizer, rendering.text, to_messages(messages), options)
-        assert text == rendering.text, why
+        text, given, reasons = plain_rendering(tokenizer, rendering.text, to_messages(messages), options)
+        assert text == rendering.text, reasons
         assert "".join(text[span.start : span.end] for span in rendering.spans) == text
         check_words(rendering)
         if has_marks:
