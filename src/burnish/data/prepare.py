@@ -102,7 +102,8 @@ def prepare_batches(
             work = workers = Workers(count, {"tokenizer": tokenizer, "options": options, "fmt": fmt})
             stack.callback(workers.close)
         # The tokenizer's Rust holds no lock on this thread: one thread beside it is enough to overlap the two.
-        pool = stack.enter_context(ThreadPoolExecutor(max(1, count)))
+        pool = ThreadPoolExecutor(max(1, count))
+        stack.callback(pool.shutdown, cancel_futures=True)
         todo, waiting = iter(starts), list[Future[tuple[Columns, Tally]]]()
         while True:
             for start in islice(todo, 2 * count + 1 - len(waiting)):
@@ -145,10 +146,11 @@ def _report(rows: Rows, tally: Tally, options: PrepareOptions, fmt: Format) -> P
 
 
 def _nothing_left(name: str, report: PrepareReport) -> str:
-    if report.dropped_too_long:
+    if report.max_length is not None and report.longest > report.max_length:
+        or_cut = ", or cut rows with truncation_mode" if report.truncation_mode == "drop" else ""
         return (
-            f"max_length={report.max_length} drops {report.dropped_too_long:,} of the {report.rows:,} rows of {name} and no other can be "
-            f"trained on: the shortest has {report.shortest:,} tokens and the median {report.median:,}; raise it, or set truncation_mode."
+            f"max_length={report.max_length} leaves no token to train on in the {report.rows:,} rows of {name}: the shortest has "
+            f"{report.shortest:,} tokens and the median {report.median:,}; raise it{or_cut}."
         )
     return (
         f"Not one of the {report.rows:,} rows of {name} has a token to train on ({report.dropped_empty:,} are empty); "

@@ -6,6 +6,7 @@ spawn imports the user's script again. A batch goes down a worker's stdin as a p
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import queue
@@ -30,19 +31,17 @@ class Workers:
         # One thread each: together they fill the cores, and the tokenizer's own threads would contend.
         environment = os.environ | {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         self._processes = [subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) for _ in range(count)]
-        self._idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
+        self._idle: queue.SimpleQueue[tuple[subprocess.Popen[bytes], bytes]] = queue.SimpleQueue()
         for process in self._processes:
-            assert process.stdin is not None
-            process.stdin.write(message)
-            self._idle.put(process)
+            self._idle.put((process, message))
 
     def __call__(self, rows: Sequence[Row], first: int) -> Any:
         """What `BatchPreparer` returns, or raises, for these rows."""
-        process = self._idle.get()
+        process, before = self._idle.get()
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            pickle.dump((rows, first), process.stdin)
+            process.stdin.write(before + pickle.dumps((rows, first)))
             process.stdin.flush()
             answer = pickle.load(process.stdout)
         except (OSError, EOFError) as error:
@@ -50,7 +49,8 @@ class Workers:
                 f"A worker process ended with status {process.wait(10)} while it prepared rows {first} to {first + len(rows) - 1} "
                 "(its message stands above); prepare with dataset_num_proc=1."
             ) from error
-        self._idle.put(process)
+        finally:
+            self._idle.put((process, b""))  # a dead one too: whoever takes it next is told, and none waits for ever
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -61,7 +61,8 @@ class Workers:
             process.wait()
             for pipe in (process.stdin, process.stdout):
                 assert pipe is not None
-                pipe.close()
+                with contextlib.suppress(BrokenPipeError):  # of a worker that died before it had read all
+                    pipe.close()
 
 
 def serve() -> None:
