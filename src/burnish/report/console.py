@@ -52,20 +52,23 @@ class Console:
             from rich.table import Column
 
             self._progress = Progress(
-                BarColumn(bar_width=24),
+                BarColumn(bar_width=16),
                 MofNCompleteColumn(),
-                TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
+                TextColumn("{task.fields[left]}"),
+                # What does not fit a narrow terminal is cut here, where it matters least.
+                TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
                 console=self.console,
+                expand=True,
                 refresh_per_second=4,
             )
-            self._progress.add_task("", total=total, completed=done)
+            self._progress.add_task("", total=total, completed=done, left="")
             self._progress.start()
 
     def advance(self, step: int) -> None:
         """Move the bar to `step` (every step; cheap, prints nothing)."""
         self._step = step
         if self._progress is not None:
-            self._progress.update(self._progress.task_ids[0], completed=step, description=self._figures + self._time_left())
+            self._progress.update(self._progress.task_ids[0], completed=step, description=self._figures, left=self._time_left())
 
     def log(self, step: int, logs: Mapping[str, float]) -> None:
         """One line, or the bar's figures.
@@ -86,7 +89,7 @@ class Console:
         self._figures = "  ".join([*parts, f"{memory_bytes() / 1e9:.1f} GB"])
         self.advance(step)
         if self._progress is None:
-            self.message(f"{self._where(step)}  {self._figures}{self._time_left()}")
+            self.message("  ".join(filter(None, [self._where(step), self._figures, self._time_left()])))
 
     def evaluated(self, step: int, metrics: Mapping[str, float], name: str = "eval") -> None:
         """One line for one evaluation set; the prefix `<name>_` of the metrics is left out::
@@ -116,4 +119,4 @@ class Console:
             return ""
         seconds = round((time.monotonic() - self._begun) / taken * (self._total - self._step))
         hours, minutes = divmod(seconds // 60, 60)
-        return f"  {hours}:{minutes:02}:{seconds % 60:02} left" if hours else f"  {minutes}:{seconds % 60:02} left"
+        return f"{hours}:{minutes:02}:{seconds % 60:02} left" if hours else f"{minutes}:{seconds % 60:02} left"
