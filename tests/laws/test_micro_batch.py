@@ -1,0 +1,58 @@
+"""Law *micro-batch*: any split of the same step gives the same gradient, and the same metrics."""
+
+import pytest
+
+from burnish.models.policy import Paths
+from tests.laws.exact import distance
+from tests.laws.methods import cases
+from tests.laws.runs import cut_step, make_run, take, whole_step
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+SPLITS = {
+    "2x4": [range(4), range(4, 8)],
+    "4x2": [(0, 7), (1, 6), (2, 5), (3, 4)],
+    "8x1": [[i] for i in range(8)],
+    "uneven": [(0, 3, 4, 5, 6, 7), (2,), (1,)],
+    "another order": [(7, 1, 5), (6, 0, 2, 4, 3)],
+}
+
+
+def same(found, wanted):
+    assert distance(found.gradient, wanted.gradient) <= 1e-10
+    assert found.metrics == pytest.approx(wanted.metrics, rel=1e-10, abs=1e-12)
+
+
+@cases("micro-batch")
+@pytest.mark.parametrize("split", SPLITS)
+def test_cut_by_hand(case, split):
+    examples = case.examples(8)
+    found = take(make_run(case), cut_step(examples, SPLITS[split]))
+    assert found.micro_batches == len(SPLITS[split])
+    same(found, take(make_run(case), cut_step(examples, [range(8)])))
+
+
+@cases("micro-batch")
+@pytest.mark.parametrize(("max_tokens", "micro_batches"), [(10**6, 1), (150, 2), (60, 4), (20, 7), (1, 8)])
+def test_cut_by_the_plan(case, max_tokens, micro_batches):
+    """Evaluation too: its loss is one division over the set, however it is cut."""
+    examples = case.examples(8)
+    wanted = take(make_run(case), cut_step(examples, [range(8)]), evaluated=case.examples(11))
+    found = take(make_run(case), whole_step(examples, max_tokens=max_tokens), evaluated=case.examples(11), max_tokens=max_tokens)
+    assert found.micro_batches == micro_batches
+    same(found, wanted)
+
+
+@cases("micro-batch")
+def test_branch_by_branch(case):
+    examples = case.examples(8)
+    wanted = take(make_run(case), cut_step(examples, [range(8)]))
+    same(take(make_run(case, paths=Paths(attention="branches")), whole_step(examples, max_tokens=60)), wanted)
+
+
+@cases("micro-batch")
+def test_a_part_of_the_step_gives_another_gradient(case):
+    """So that the comparisons above compare something."""
+    examples = case.examples(8)
+    whole, part = take(make_run(case), cut_step(examples, [range(8)])), take(make_run(case), cut_step(examples[:7], [range(7)]))
+    assert distance(part.gradient, whole.gradient) > 1e-3

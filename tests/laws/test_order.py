@@ -1,0 +1,39 @@
+"""Law *order*: permuting a batch permutes per-example losses and changes nothing else."""
+
+import numpy as np
+import pytest
+import torch
+
+from burnish.data.tree import build_tree
+from burnish.models.policy import Paths
+from burnish.ops.reduce import per_branch
+from tests.laws.exact import distance
+from tests.laws.methods import cases
+from tests.laws.runs import cut_step, make_run, take
+
+pytestmark = pytest.mark.usefixtures("float64")
+ORDERS = {"reversed": [6, 5, 4, 3, 2, 1, 0], "shuffled": [3, 0, 6, 2, 5, 1, 4]}
+WAYS = {"sdpa": Paths(), "dense": Paths(backend="dense"), "branches": Paths(attention="branches")}
+
+
+def per_example(run, examples):
+    """Each example's log-probability, by group id."""
+    tree = build_tree(examples)
+    with torch.no_grad():
+        logp_B = per_branch(run.policy(tree).logp_N, tree.branch_N, tree.B)
+    return {tree.group_ids[e]: float(x) for e, x in zip(tree.example_B, logp_B, strict=True)}
+
+
+@cases("order")
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("way", WAYS)
+def test_permuted(case, order, way):
+    examples = case.examples(7)
+    moved = [examples[i] for i in ORDERS[order]]
+    run = make_run(case, paths=WAYS[way])
+    wanted = per_example(run, examples)
+    assert len(set(np.round(list(wanted.values()), 6))) == 7, "losses that tell the examples apart"
+    assert per_example(run, moved) == pytest.approx(wanted, rel=1e-12)
+    ours, theirs = take(run, cut_step(examples, [range(7)])), take(run, cut_step(moved, [range(7)]))
+    assert distance(theirs.gradient, ours.gradient) <= 1e-10
+    assert theirs.metrics == pytest.approx(ours.metrics, rel=1e-12)

@@ -1,0 +1,79 @@
+"""What each of two processes, or one alone, makes of the same step. Run as a module, it is one of several processes.
+
+python -m tests.laws.two_processes OUTPUT, with RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT set.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from burnish.distributed.launch import Launch, gather, launch
+from burnish.models.policy import Paths
+from tests.laws.exact import float64_throughout
+from tests.laws.methods import CASES, Case
+from tests.laws.runs import Outcome, make_run, take, whole_step
+from tests.models.families import tiny_model
+
+CASE = {case.name: case for case in CASES}
+RANKS = 2
+SITUATIONS = {
+    # name: (examples, max_tokens, options)
+    "uneven": (7, 60, {}),
+    "one micro-batch": (7, 10**6, {}),
+    "fewer examples than ranks": (1, 10**6, {}),
+    "lora": (7, 60, {"lora": True}),
+    "lora, fewer examples than ranks": (1, 10**6, {"lora": True}),
+    "branch by branch": (7, 60, {"paths": Paths(attention="branches")}),
+    "model's head": (7, 60, {"paths": Paths(attention="branches", head="model")}),
+    "checkpointed": (7, 60, {"checkpointing": True}),
+}
+
+
+def build(case: Case, *, lora: bool = False, checkpointing: bool = False) -> Any:
+    model = tiny_model(case.family)
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    if not lora:
+        return model
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(1)
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "v_proj", "lm_head"])).double()
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return adapted
+
+
+def outcomes(case: Case, situation: str, here: Launch) -> list[Outcome]:
+    """Two steps over all examples that each change the weights, with an evaluation after each."""
+    count, max_tokens, options = SITUATIONS[situation]
+    paths = options.get("paths")
+    model = build(case, **{k: v for k, v in options.items() if k != "paths"})
+    run = make_run(case, here=here, model=model, paths=paths, lr=0.05)
+    examples = case.examples(count)
+    batch = whole_step(examples, max_tokens=max_tokens, here=here)
+    if here.world_size == 1 and "micro-batch" in case.exempt:
+        # the cut is part of such a loss: this process takes the micro-batches of both
+        shares = [whole_step(examples, max_tokens=max_tokens, here=Launch(rank=rank, world_size=RANKS)).trees for rank in range(RANKS)]
+        batch = replace(batch, trees=tuple(tree for share in shares for tree in share if tree.N))
+    evaluated = () if "micro-batch" in case.exempt else case.examples(5)
+    return [take(run, batch, evaluated=evaluated, max_tokens=max_tokens) for _ in range(2)]
+
+
+def main(output: Path) -> None:
+    torch.set_num_threads(1)
+    here = launch()
+    with float64_throughout():
+        found = {(name, situation): outcomes(case, situation, here) for name, case in CASE.items() if "ranks" not in case.exempt for situation in SITUATIONS}
+    torch.save(found, output / f"{here.rank}.pt")
+    gather(None, here)  # nobody leaves before all have written
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
