@@ -43,7 +43,6 @@ SFT_REFUSALS = [
     ({"seed": -1}, "seed must be an integer of at least 0, not -1."),
     ({"num_train_epochs": 0}, "num_train_epochs must be a number above 0, not 0."),
     ({"max_steps": 0}, "max_steps must be an integer of at least 1, or -1, not 0."),
-    ({"max_steps": 5, "num_train_epochs": 1}, "max_steps=5 and num_train_epochs=1.0 both say how long to train; give one of them."),
     ({"batch_size": 0}, "batch_size must be an integer of at least 1, not 0."),
     ({"max_tokens_per_microbatch": 0}, "max_tokens_per_microbatch must be an integer of at least 1 or None, not 0."),
     ({"train_sampling_strategy": "group_by_length"}, "train_sampling_strategy must be 'random' or 'sequential', not 'group_by_length'."),
@@ -174,3 +173,8 @@ def test_every_option_has_a_help_of_one_line(cls):
     for name, one in options(cls).items():
         assert one.help.endswith("."), name
         assert len(one.help) <= 100, name
+
+
+def test_max_steps_decides_over_num_train_epochs():
+    both = SFTConfig(max_steps=5, num_train_epochs=1)
+    assert both.notes == ("max_steps=5 and num_train_epochs=1.0 both say how long to train: max_steps decides.",)

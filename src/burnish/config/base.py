@@ -148,6 +148,10 @@ class Config:
     def __post_init__(self) -> None:
         """Refuses combinations that contradict each other; each class checks its own options and calls the next."""
 
+    def note(self, sentence: str) -> None:
+        """Adds to `notes`."""
+        object.__setattr__(self, "notes", tuple(dict.fromkeys((*self.notes, sentence))))
+
     def changed(self, *names: str) -> list[str]:
         """Those of the named options that are not at their default, as they would be written: "lora_r=8"."""
         cls: type = type(self)

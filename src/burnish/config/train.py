@@ -70,9 +70,8 @@ class LoopConfig(Config):
     router_aux_loss_coef: float | None = option(None, "Weight of the balancing loss of a model of experts; None: the model's.", at_least=0)
 
     def __post_init__(self) -> None:
-        lengths = self.changed("max_steps", "num_train_epochs")
-        if len(lengths) == 2:
-            raise ConfigError(f"{' and '.join(lengths)} both say how long to train; give one of them.")
+        if len(lengths := self.changed("max_steps", "num_train_epochs")) == 2:
+            self.note(f"{' and '.join(lengths)} both say how long to train: max_steps decides.")
         super().__post_init__()
 
 
