@@ -52,7 +52,7 @@ class SFT:
     aux_loss_coef: float = 0.0
 
     def counts(self, tree: TokenTree) -> Mapping[str, float]:
-        return {"loss": tree.N, "aux": tree.T} if self.aux_loss_coef else {"loss": tree.N}
+        return {"loss": tree.N, "aux": _routed(tree)} if self.aux_loss_coef else {"loss": tree.N}
 
     def loss_and_metrics(self, tree: TokenTree, outputs: TokenOutputs) -> LossOut:
         return loss_and_metrics(tree, outputs, self.args, aux_loss_coef=self.aux_loss_coef)
@@ -69,9 +69,14 @@ def loss_and_metrics(tree: TokenTree, outputs: TokenOutputs, args: SFTConfig, *,
         metrics["mean_token_accuracy"] = Sum(total=outputs.top1_N.sum(), count=count)
     if aux_loss_coef and outputs.aux_loss is not None:
         # a mean over tokens of each tree's own balance: the one term that depends on how a step is cut in micro-batches
-        terms["aux"] = Sum(total=aux_loss_coef * outputs.aux_loss * tree.T, count=float(tree.T))
-        metrics["aux_loss"] = Sum(total=outputs.aux_loss.detach() * tree.T, count=float(tree.T))
+        terms["aux"] = Sum(total=aux_loss_coef * outputs.aux_loss * _routed(tree), count=_routed(tree))
+        metrics["aux_loss"] = Sum(total=outputs.aux_loss.detach() * _routed(tree), count=_routed(tree))
     return LossOut(terms=terms, metrics=metrics)
+
+
+def _routed(tree: TokenTree) -> float:
+    """Tokens that the balancing loss is about: none of a tree without targets, which only fills a rank's time."""
+    return float(tree.T if tree.N else 0)
 
 
 class SFTTrainer(Trainer[SFTConfig]):

@@ -110,6 +110,8 @@ class _ChunkedLogprobs(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_logp, grad_entropy, _):
+        if grad_logp is None and grad_entropy is None:
+            return (None,) * len(ctx.needs_input_grad)
         targets, lse, entropy, *factors = ctx.saved_tensors
         shape: _Shape = ctx.shape
         bias = factors.pop(0) if shape.has_bias else None
