@@ -167,8 +167,10 @@ class Conversation:
             at = lead.rfind(prompt)
             if at >= 0 and block.startswith(lead[: at + len(prompt)]):
                 return at + len(prompt)
-            if prompt.startswith(lead) and block.startswith(lead):
+            if block.startswith(lead) and prompt.startswith(lead):
                 return len(lead)
+            if block.startswith(lead) and prompt.strip() == lead.strip():
+                return len(lead.rstrip(" "))
             common = commonprefix([prompt, lead, block])
             lines = common[: common.rfind("\n") + 1]
             if lines.strip():
