@@ -72,6 +72,9 @@ def test_adapters_count_with_their_configuration_and_weights(make_model):
     }
     assert line not in lines
     assert len(lines) == 4
+    other_base = lora(make_model())
+    other_base.config.rms_norm_eps = 1e-3
+    assert model_identity(other_base).split()[2] != line.split()[2]
 
 
 def test_a_module_without_a_configuration_has_an_identity(make_model):
