@@ -193,22 +193,27 @@ class Conversation:
             raise ChatTemplateError(f"The chat template refuses what stands before message {i}, so its span is unknown; correct that.")
         return self._generation_prompt(question, given)
 
-    def _lead(self, i: int, fields: Mapping[str, Any] | None = None) -> str:
-        """What the template writes in block i before the first word of its content, were that all of the message but `fields`."""
+    def _lead(self, i: int) -> str:
+        """What the template writes in block i before the first word of its content, were that all of the message."""
+        lead = self._before_content(i, {"role": self.messages[i]["role"]})
+        if lead is None:
+            raise ChatTemplateError(f"The chat template leaves out content in the place of message {i}, so its span is unknown.")
+        return lead
+
+    def _before_content(self, i: int, fields: Mapping[str, Any]) -> str | None:
         content = self.messages[i].get("content")
         word: Any = PROBE if content is None or isinstance(content, str) else [{"type": "text", "text": PROBE}]
-        probe = {"role": self.messages[i]["role"], **(fields or {}), "content": word}
         for later in (self.messages[i + 1 :], ()):
-            probed = self._try([*self.messages[:i], probe, *later])
+            probed = self._try([*self.messages[:i], {**fields, "content": word}, *later])
             at = -1 if probed is None else probed.text.find(PROBE)
             if probed is not None and at >= 0:
                 start = probed.blocks[i][0] if i in probed.blocks else self._block(i)[0]
                 return probed.text[start:at]
-        raise ChatTemplateError(f"The chat template leaves out content in the place of message {i}, so its span is unknown.")
+        return None
 
     def _parts(self, i: int, start: int, end: int) -> list[tuple[int, int, str | None]]:
         """The parts of the block that are not another's: (start, end, the added token that closes it)."""
-        absent = self._absent_after(i)
+        absent = self._absent_after(i) if i in self.trace.blocks else None
         parts = [(0, end - start)] if absent is None else self._around(i, self.trace.text[start:end], absent)
         return [(start + a, *self._close(start + a, start + b)) for a, b in parts]
 
@@ -234,16 +239,16 @@ class Conversation:
     def _around(self, i: int, block: str, absent: int) -> list[tuple[int, int]]:
         """The parts of a block that later messages wrote results into: before these, and the content if it stands behind them."""
         message = self.messages[i]
+        content = self._before_content(i, message) if message.get("content") else None
         for dropped in ((), REASONING, ("content",), ("content", *REASONING)):
             variant = {key: value for key, value in message.items() if key not in dropped}
             alone = self._try([*self.messages[:i], variant])
             own = "" if alone is None or i not in alone.blocks else alone.text[slice(*alone.blocks[i])].rstrip()
             if own and block.startswith(own):
-                if "content" not in dropped:
+                if content is None or len(content) < len(own):
                     return [(0, len(own))]
-                lead = self._lead(i, variant)
-                if len(lead) > len(own) and block.startswith(lead):
-                    return [(0, len(own)), (len(lead), len(block))]
+                if block.startswith(content):
+                    return [(0, len(own)), (len(content), len(block))]
         raise ChatTemplateError(
             f"The chat template mixes the text of message {absent} into that of message {i}, so what the model generates is unknown; "
             "add {% generation %} marks to the chat template."
