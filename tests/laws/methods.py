@@ -96,7 +96,7 @@ COMPLETIONS = tuple({"prompt": words(i, 3 + i), "completion": " " + words(3 * i,
 
 NO_REFERENCE = "compares with no reference model"
 NO_REWARDS = "learns from no rewards"
-NO_SAMPLES = "samples nothing"
+NO_SAMPLES = "samples no tokens"
 OFFLINE = {"identity": NO_REFERENCE, "silence": NO_REWARDS, "two voices": NO_SAMPLES}
 
 
@@ -119,7 +119,7 @@ CASES = (
         name="sft-balanced-experts",
         family="qwen3-moe",
         aux_loss=True,
-        exempt=OFFLINE | {"micro-batch": "the balancing loss is a mean over each micro-batch's own, as its paper has it, so the cut is part of it"},
+        exempt=OFFLINE | {"micro-batch": "the balancing loss is a mean of each micro-batch's own balance, so the cut is part of it"},
     ),
 )
 

@@ -39,7 +39,8 @@ class Watching(torch.optim.SGD):
 
     def step(self, closure: Any = None) -> None:
         super().step()
-        self.gradient = {n: torch.zeros_like(p) if p.grad is None else p.grad.clone() for n, p in self.model.named_parameters() if p.requires_grad}
+        trained = ((n, p) for n, p in self.model.named_parameters() if p.requires_grad)
+        self.gradient = {n: torch.zeros_like(p) if p.grad is None else p.grad.clone() for n, p in trained}
 
 
 class Quiet:
@@ -84,10 +85,9 @@ def make_run(case: Case, *, here: Launch | None = None, model: Any = None, paths
 
 def whole_step(examples: Sequence[Example], *, max_tokens: int, here: Launch | None = None) -> StepBatch:
     """All `examples` as one step, cut by the library's own plan."""
-    here = here or Launch()
-    batches = OfflineBatches(
-        Listed(examples), lambda epoch: np.arange(len(examples)), batch_size=len(examples), max_tokens=max_tokens, rank=here.rank, ranks=here.world_size
-    )
+    here, count = here or Launch(), len(examples)
+    shape = {"batch_size": count, "max_tokens": max_tokens, "rank": here.rank, "ranks": here.world_size}
+    batches = OfflineBatches(Listed(examples), lambda epoch: np.arange(count), **shape)
     return next(batches.steps((0, 0)))
 
 

@@ -56,9 +56,7 @@ def test_chunked_head(chunk_rows, use):
     for options in GRID:
         inputs, weights, bias, targets = parts(options)
         leaves = [*inputs, *weights, *([bias] if bias is not None else [])]
-        head = Head(
-            inputs=inputs, weights=weights, bias=bias, scale=options["scale"], softcap=options["softcap"], temperature=options["temperature"]
-        )
+        head = Head(inputs=inputs, weights=weights, bias=bias, **{name: options[name] for name in ("scale", "softcap", "temperature")})
         fast = chunked_logprobs(head, targets, chunk_rows=chunk_rows)
         slow = dense_logprobs(plain(inputs, weights, bias, options), targets)
         for one, other in zip(fast, slow, strict=True):
@@ -153,6 +151,7 @@ def test_adapters_that_the_chunked_head_does_not_do_are_refused(options, error):
 def test_whole_steps(float64, case, way):
     examples = case.examples(6)
     step = cut_step(examples, [[i] for i in range(6)])  # a balancing loss is each tree's own, so that a tree must be a branch
-    wanted, found = take(make_run(case), step, evaluated=examples, max_tokens=1), take(make_run(case, paths=way), step, evaluated=examples, max_tokens=1)
+    wanted = take(make_run(case), step, evaluated=examples, max_tokens=1)
+    found = take(make_run(case, paths=way), step, evaluated=examples, max_tokens=1)
     assert distance(found.gradient, wanted.gradient) <= 1e-10
     assert found.metrics == pytest.approx(wanted.metrics, rel=1e-10)

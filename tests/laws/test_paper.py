@@ -55,7 +55,8 @@ class Table(torch.nn.Module):
 
 
 def row(name, ids, context=1):
-    parts = (Segment(token_ids=ids[:context], source="prompt", trained=False), Segment(token_ids=ids[context:], source="model", trained=True))
+    given, learnt = ids[:context], ids[context:]
+    parts = Segment(token_ids=given, source="prompt", trained=False), Segment(token_ids=learnt, source="model", trained=True)
     return Example(group_id=name, prompt=(), branches=(Branch(segments=parts),))
 
 

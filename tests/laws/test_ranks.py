@@ -15,7 +15,7 @@ from tests.laws.exact import distance
 from tests.laws.methods import cases
 from tests.laws.two_processes import RANKS, SITUATIONS, outcomes
 
-pytestmark = pytest.mark.usefixtures("float64")
+pytestmark = [pytest.mark.usefixtures("float64"), pytest.mark.xdist_group("ranks")]
 ROOT = Path(__file__).parents[2]
 DEADLINE = 240  # seconds
 

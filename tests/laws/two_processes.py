@@ -19,10 +19,8 @@ from tests.laws.methods import CASES, Case
 from tests.laws.runs import Outcome, make_run, take, whole_step
 from tests.models.families import tiny_model
 
-CASE = {case.name: case for case in CASES}
 RANKS = 2
-SITUATIONS = {
-    # name: (examples, max_tokens, options)
+SITUATIONS: dict[str, tuple[int, int, dict[str, Any]]] = {
     "uneven": (7, 60, {}),
     "one micro-batch": (7, 10**6, {}),
     "fewer examples than ranks": (1, 10**6, {}),
@@ -32,6 +30,7 @@ SITUATIONS = {
     "model's head": (7, 60, {"paths": Paths(attention="branches", head="model")}),
     "checkpointed": (7, 60, {"checkpointing": True}),
 }
+"""Name → number of examples, max_tokens, and how the model is built and run."""
 
 
 def build(case: Case, *, lora: bool = False, checkpointing: bool = False) -> Any:
@@ -70,7 +69,8 @@ def main(output: Path) -> None:
     torch.set_num_threads(1)
     here = launch()
     with float64_throughout():
-        found = {(name, situation): outcomes(case, situation, here) for name, case in CASE.items() if "ranks" not in case.exempt for situation in SITUATIONS}
+        bound = [case for case in CASES if "ranks" not in case.exempt]
+        found = {(case.name, situation): outcomes(case, situation, here) for case in bound for situation in SITUATIONS}
     torch.save(found, output / f"{here.rank}.pt")
     gather(None, here)  # nobody leaves before all have written
 

@@ -4,8 +4,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 VOCABULARY = 97
-_SMALL = {"vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 8,
-          "max_position_embeddings": 128, "pad_token_id": None, "bos_token_id": 1, "eos_token_id": 2}  # fmt: skip
+_SMALL = {"vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+          "head_dim": 8, "max_position_embeddings": 128, "pad_token_id": None, "bos_token_id": 1, "eos_token_id": 2}  # fmt: skip
 _GROUPED = {**_SMALL, "num_key_value_heads": 2}
 _MAMBA = {"vocab_size": VOCABULARY, "hidden_size": 32, "state_size": 4, "num_hidden_layers": 2, "pad_token_id": None}
 _GPT2 = {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128, "bos_token_id": 1, "eos_token_id": 2}
@@ -27,7 +27,8 @@ FAMILIES: dict[str, tuple[str, dict, str]] = {
     "gpt2": ("gpt2", _GPT2, "tree"),
     "gpt-neox": ("gpt_neox", _SMALL, "tree"),
     "cohere": ("cohere", {**_GROUPED, "logit_scale": 0.25}, "tree"),
-    "granite": ("granite", {**_GROUPED, "logits_scaling": 4.0, "attention_multiplier": 0.3, "embedding_multiplier": 2.0, "residual_multiplier": 0.5}, "tree"),
+    "granite": ("granite", {**_GROUPED, "logits_scaling": 4.0, "attention_multiplier": 0.3, "embedding_multiplier": 2.0,
+                            "residual_multiplier": 0.5}, "tree"),
     "gpt-oss": ("gpt_oss", {**_GROUPED, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 5,
                             "layer_types": ["sliding_attention", "full_attention"]}, "tree"),
     "mamba": ("mamba", _MAMBA, "branches"),

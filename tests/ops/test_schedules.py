@@ -53,7 +53,7 @@ def theirs(name, warmup, total, **options):
     return found
 
 
-@pytest.mark.parametrize(("warmup", "total"), [(0, 7), (1, 20), (5, 20), (20, 20), (13, 57)])
+@pytest.mark.parametrize(("warmup", "total"), [(0, 7), (1, 20), (5, 20), (19, 20), (13, 57)])
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -78,10 +78,15 @@ def test_as_transformers(name, options, warmup, total):
 @pytest.mark.parametrize(("warmup", "total", "share"), [(0, 10, 0.5), (4, 24, 0.25), (10, 110, 0.1)])
 @pytest.mark.parametrize("lowest", [0.0, 0.1])
 def test_warmup_stable_decay_as_transformers(warmup, total, share, lowest):
-    """Its lengths are counts of steps there and a share of the steps after warm-up here."""
+    """Its lengths are counts of steps there and a share of the steps after warm-up here.
+
+    Its warm-up starts from the lowest rate there; here, as that of every other schedule, from 0.
+    """
     decay = round(share * (total - warmup))
     wanted = theirs("warmup_stable_decay", warmup, total, num_decay_steps=decay, min_lr_ratio=lowest)
-    assert factors("warmup_stable_decay", warmup, total, decay_share=share, min_lr_ratio=lowest) == pytest.approx(wanted, abs=1e-6)
+    found = factors("warmup_stable_decay", warmup, total, decay_share=share, min_lr_ratio=lowest)
+    assert found[warmup:] == pytest.approx(wanted[warmup:], abs=1e-6)
+    assert found[:warmup] == [step / warmup for step in range(warmup)]
 
 
 def test_an_unknown_name_is_refused():

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from burnish.models.load import ModelError, load_model, load_tokenizer
 
@@ -15,17 +16,25 @@ def save_model(model: Any, output_dir: Path, processing_class: Any | None) -> No
     """Writes weights (or the adapter alone), configuration, tokenizer and template together.
 
     Generation stops where training taught it to: the tokenizer's end-of-sequence token joins `generation_config`.
+    Raises ModelError where the folder cannot be written to, or the disk is full.
     """
-    output_dir.mkdir(parents=True, exist_ok=True)
+    from safetensors import SafetensorError
+
     eos = None if processing_class is None else processing_class.eos_token_id
     generation = model.__dict__.get("generation_config")
     if generation is not None and eos is not None:
         stops = generation.eos_token_id if isinstance(generation.eos_token_id, list) else [generation.eos_token_id]
         if eos not in stops:
             generation.eos_token_id = [eos, *(s for s in stops if s is not None)]
-    model.save_pretrained(output_dir)
-    if processing_class is not None:
-        processing_class.save_pretrained(output_dir)
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        model.save_pretrained(output_dir)
+        if processing_class is not None:
+            processing_class.save_pretrained(output_dir)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(
+            f"The model was not written to {output_dir} ({error}); make room there and start the same command again, which saves it anew."
+        ) from error
 
 
 def check_export(model: Any, output_dir: Path) -> float:
@@ -33,34 +42,59 @@ def check_export(model: Any, output_dir: Path) -> float:
 
     Raises ModelError when the logits differ by more than float32 rounding allows.
     """
-    from peft import AutoPeftModelForCausalLM
-    from transformers import AutoModelForCausalLM
+    return _compare(_logits(model), output_dir, next(model.parameters()))
 
-    auto = AutoPeftModelForCausalLM if (output_dir / "adapter_config.json").is_file() else AutoModelForCausalLM
-    weight = next(model.parameters())
-    again = auto.from_pretrained(output_dir, dtype=weight.dtype).to(weight.device).eval()
-    vocabulary, generator = model.get_input_embeddings().weight.shape[0], torch.Generator().manual_seed(0)
-    ids = torch.randint(0, vocabulary, (1, 16), generator=generator).to(weight.device)
+
+def _logits(model: Any) -> Tensor:
+    """Of 16 tokens that are always the same, without dropout."""
+    embeddings, generator = model.get_input_embeddings().weight, torch.Generator().manual_seed(0)
+    ids = torch.randint(0, embeddings.shape[0], (1, 16), generator=generator).to(embeddings.device)
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        ours, theirs = model(ids, use_cache=False).logits, again(ids, use_cache=False).logits
+        logits = model(ids, use_cache=False).logits
     model.train(was_training)
-    gap = float((ours - theirs).abs().max())
-    if gap > 1e-3 * max(1.0, float(ours.abs().max())):
+    return logits
+
+
+def _compare(wanted: Tensor, output_dir: Path, like: Tensor) -> float:
+    from peft import AutoPeftModelForCausalLM
+    from transformers import AutoModelForCausalLM
+
+    auto: Any = AutoPeftModelForCausalLM if (output_dir / "adapter_config.json").is_file() else AutoModelForCausalLM
+    found = _logits(auto.from_pretrained(output_dir, dtype=like.dtype).to(like.device))
+    gap = float((wanted - found).abs().max())
+    if gap > 1e-3 * max(1.0, float(wanted.abs().max())):
         raise ModelError(f"The model saved in {output_dir} gives other logits than the trained one, by up to {gap:.2g}; do not use it.")
     return gap
 
 
 def merge_adapter(adapter: str | Path, output_dir: str | Path) -> Path:
-    """Adds a LoRA adapter into its base model's weights and writes a plain model. Raises ModelError when `adapter` holds none."""
+    """Adds a LoRA adapter into its base model's weights and writes a plain model, checked by reading it back.
+
+    Raises ModelError when `adapter` holds none, and when the merged model gives other logits.
+    """
     from burnish.config.model import ModelConfig
 
     adapter, output_dir = Path(adapter), Path(output_dir)
     if not (adapter / "adapter_config.json").is_file():
         raise ModelError(f"{adapter} holds no adapter (no adapter_config.json); give the output_dir of a run with use_peft.")
     base = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
-    merged = load_model(ModelConfig(model_name_or_path=str(adapter)), torch.device("cpu")).merge_and_unload()
-    has_tokenizer = (adapter / "tokenizer_config.json").is_file()
-    save_model(merged, output_dir, load_tokenizer(ModelConfig(model_name_or_path=str(adapter if has_tokenizer else base))))
+    model = load_model(ModelConfig(model_name_or_path=str(adapter)), torch.device("cpu"))
+    wanted = _logits(model)
+    _untie(model.get_base_model())
+    tokenizer = str(adapter) if (adapter / "tokenizer_config.json").is_file() else base
+    save_model(model.merge_and_unload(), output_dir, load_tokenizer(ModelConfig(model_name_or_path=tokenizer)))
+    _compare(wanted, output_dir, next(model.parameters()))
     return output_dir
+
+
+def _untie(model: Any) -> None:
+    """Gives the head weights of its own where it shares the embeddings' and an adapter changes one of the two."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    if head.weight is embeddings.weight and (isinstance(head, BaseTunerLayer) or isinstance(embeddings, BaseTunerLayer)):
+        plain: Any = head.get_base_layer() if isinstance(head, BaseTunerLayer) else head
+        plain.weight = nn.Parameter(plain.weight.detach().clone())
+        model.config.get_text_config().tie_word_embeddings = model.config.tie_word_embeddings = False
