@@ -225,6 +225,12 @@ REFUSED = {
         "The chat template writes message 1 in no loop over messages and changes it for later ones, so its span is unknown; "
         "add {% generation %} marks to it.",
     ),
+    "marks captured and trimmed": (
+        "{% for m in messages %}{% set t %}{% generation %} {{ m.content }} {% endgeneration %}{% endset %}{{ t | trim }}{% endfor %}",
+        [HI, YO],
+        {},
+        "The chat template reads back what it writes for messages, so it cannot be followed; use another.",
+    ),
     "captured and read back": (
         "{% set all %}{% for m in messages %}{{ m.content }}{% endfor %}{% endset %}{{ all | length }}{{ all }}",
         [HI, YO],
@@ -265,6 +271,14 @@ def test_pairs_meet_where_the_model_begins():
     prompt, completion = renderer(CHATML).render_pair([HI, YO, HI], [YO, HI, YO])
     assert shown(prompt) == f"{Q}{A}Yo<|im_end|>\n{Q}{A}"
     assert shown(completion) == f"⟦Yo<|im_end|>⟧\n{Q}{A}⟦Yo<|im_end|>⟧\n"
+    assert [(span.source, span.trained) for span in prompt.spans] == [
+        ("prompt", False),
+        ("template", False),
+        ("model", False),
+        ("template", False),
+        ("prompt", False),
+        ("template", False),
+    ]
     assert (completion.before, prompt.before, completion.end_of_turn, prompt.end_of_turn) == (prompt.text, "", "<|im_end|>", None)
     prompt, completion = renderer(PREFILLED).render_pair([HI], [YO])
     assert (shown(prompt), shown(completion), completion.departures) == ("<|user|>Hi<|assistant|>", "⟦Yo<|im_end|>⟧", 1)

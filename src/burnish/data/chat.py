@@ -93,11 +93,9 @@ class ChatRenderer:
         cut = min((turn.start for turn in turns if turn.message == n), default=conversation.trace.blocks.get(n, (None,))[0])
         if cut is None:
             raise ChatTemplateError("The chat template gives the completion's first message no place, so the prompt has no end.")
-        whole = _rendering(conversation, [turn for turn in turns if turn.start >= cut])
+        whole = _rendering(conversation, turns, since=cut)
         left = tuple(replace(span, end=min(span.end, cut), trained=False) for span in whole.spans if span.start < cut)
-        right = tuple(
-            replace(span, start=max(span.start, cut) - cut, end=span.end - cut) for span in whole.spans if span.end > cut
-        )
+        right = tuple(replace(span, start=max(span.start, cut) - cut, end=span.end - cut) for span in whole.spans if span.end > cut)
         text = whole.text[:cut]
         return Rendering(text=text, spans=left), replace(whole, text=whole.text[cut:], spans=right, before=text)
 
@@ -220,13 +218,14 @@ class ChatRenderer:
         return self._in_parts[source]
 
 
-def _rendering(conversation: Conversation, turns: Sequence[Turn]) -> Rendering:
-    trace = conversation.trace
+def _rendering(conversation: Conversation, turns: Sequence[Turn], *, since: int = 0) -> Rendering:
+    """`end_of_turn` and `departures` are of the turns that start at character `since` or later."""
+    counted = [turn for turn in turns if turn.start >= since]
     return Rendering(
-        text=trace.text,
-        spans=paint(trace, conversation.messages, turns),
-        end_of_turn=turns[-1].closed_by if turns else None,
-        departures=sum(not turn.prompted for turn in turns),
+        text=conversation.trace.text,
+        spans=paint(conversation.trace, conversation.messages, turns),
+        end_of_turn=counted[-1].closed_by if counted else None,
+        departures=len({turn.message for turn in counted if not turn.prompted}),
     )
 
 

@@ -16,8 +16,9 @@ comes, the generation prompt; then comes what it generates; then, perhaps, what 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from os.path import commonprefix
 from typing import Any
 
@@ -25,7 +26,7 @@ from burnish.data.messages import REASONING
 from burnish.data.template import ChatTemplateError, FollowedTemplate, TemplateRefusalError, Trace
 from burnish.types import Source
 
-ASSISTANT_ROLES = frozenset({"assistant", "model", "chatbot"})
+ASSISTANT_ROLES = frozenset({"assistant", "model", "chatbot", "bot"})
 PROBE = "\U0010fffa"
 _SOURCES: dict[str, Source] = {
     **dict.fromkeys(ASSISTANT_ROLES, "template"),  # what is not the model's in its block
@@ -150,15 +151,29 @@ class Conversation:
         given = self._try(self.messages[:i], prompt=True)
         if given is not None and start < len(given.text) <= end and text.startswith(given.text):
             return len(given.text), True
-        usual = self.constant_prompt if self.constant_prompt is not None else self._usual_prompt(i)
-        prompt = usual if given is None or self.constant_prompt is not None else self._generation_prompt(self.messages[:i], given)
+        prompts = self._prompts(i, given)
+        prompt = next(prompts)
         if prompt.strip():
-            shared = self._departure(i, (prompt, usual), text[start:end])
+            shared = self._departure(i, chain((prompt,), prompts), text[start:end])
             return start + shared, text.endswith(prompt, 0, start + shared)
+        usual = next(prompts, "")
         headed = bool(usual) and text.startswith(usual, start)  # nothing is given for this turn, yet it may have a header
         return start + (len(usual) if headed else 0), not headed
 
-    def _departure(self, i: int, prompts: Sequence[str], block: str) -> int:
+    def _prompts(self, i: int, given: Trace | None) -> Iterator[str]:
+        """What is written for the model's turn only: in this place, then after a question."""
+        if self.constant_prompt is not None:
+            yield self.constant_prompt
+            return
+        if given is not None:
+            yield self._generation_prompt(self.messages[:i], given)
+        question = [{"role": "user", "content": PROBE}]
+        given = self._try(question, prompt=True)
+        if given is None:
+            raise ChatTemplateError(f"The chat template refuses what stands before message {i}, so its span is unknown; correct that.")
+        yield self._generation_prompt(question, given)
+
+    def _departure(self, i: int, prompts: Iterable[str], block: str) -> int:
         """How much of a block that does not continue what the model is given is a prompt's all the same, or a part of one."""
         lead = self._lead(i)
         if not lead.strip():
@@ -176,22 +191,14 @@ class Conversation:
             if lines.strip():
                 return len(lines)
         raise ChatTemplateError(
-            f"Message {i} is rendered as {block[:40]!r} though the model is given {prompts[0]!r}, so where its own text starts is "
+            f"Message {i} is rendered as {block[:40]!r} though the model is given {prompt!r}, so where its own text starts is "
             "unknown; add {% generation %} marks to the chat template."
         )
 
     def _generation_prompt(self, before: Sequence[Mapping[str, Any]], given: Trace) -> str:
-        """What is written after `before` for the model's turn only."""
         without = self._try(before)
         common = len(given.text) if without is None else len(commonprefix([given.text, without.text]))
         return given.text[min(given.end or common, common) :]
-
-    def _usual_prompt(self, i: int) -> str:
-        question = [{"role": "user", "content": PROBE}]
-        given = self._try(question, prompt=True)
-        if given is None:
-            raise ChatTemplateError(f"The chat template refuses what stands before message {i}, so its span is unknown; correct that.")
-        return self._generation_prompt(question, given)
 
     def _lead(self, i: int) -> str:
         """What the template writes in block i before the first word of its content, were that all of the message."""

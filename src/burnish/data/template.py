@@ -62,6 +62,8 @@ class _Marker(NodeTransformer):
     def __init__(self) -> None:
         self.loops = 0
         self.depth = 0
+        self.captured = False
+        """Whether a `{% generation %}` block stands where its text can be read."""
         self.buffered: set[int] = set()
         self.numbers: dict[nodes.For, int] = {}
 
@@ -79,6 +81,7 @@ class _Marker(NodeTransformer):
     def visit_CallBlock(self, node: nodes.CallBlock) -> nodes.Node:  # noqa: N802
         if not isinstance(node.call.node, nodes.ExtensionAttribute):
             return self._buffer(node)
+        self.captured |= self.depth > 0
         self.generic_visit(node)
         node.body = [_output(_call("_open")), *node.body, _output(_call("_close"))]
         return node
@@ -155,7 +158,7 @@ class FollowedTemplate:
         constant = _constant_endings(tree)
         marker = _Marker()
         tree = marker.visit(tree)
-        self._buffered = marker.buffered
+        self._buffered, self._captured = marker.buffered, marker.captured
         self._constant = {marker.numbers[loop] for loop in constant}
         self._template = environment.from_string(tree)
 
@@ -180,7 +183,7 @@ class FollowedTemplate:
         if len(pieces) // 2 != pen.written or len(messages) > ord(_END) - _FIRST:
             raise ChatTemplateError("A message holds private-use characters between U+100000 and U+10FFF2, used as marks here; drop them.")
         trace = _read(pieces, pen.loops)
-        if self._buffered.intersection(pen.loops) and trace.text != self._plain.render(given):
+        if (self._captured or self._buffered.intersection(pen.loops)) and trace.text != self._plain.render(given):
             raise ChatTemplateError("The chat template reads back what it writes for messages, so it cannot be followed; use another.")
         return trace
 
