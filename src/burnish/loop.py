@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from burnish.data.batches import StepBatch
 from burnish.distributed.launch import all_sum, gradient_sync
-from burnish.models.lora import untrained_parameters
 from burnish.ops.reduce import Totals, add, read
-from burnish.run import Run, TrainingError
+from burnish.run import Run, TrainingError, check
 from burnish.types import Sum, TokenOutputs, TokenTree
 
 
@@ -25,85 +24,82 @@ def train(run: Run) -> None:
     state, control = run.state.trainer, run.state.control
     run.policy.train()
     run.fire("on_train_begin")
+    if run.args.eval_on_start and not state.global_step and run.eval_sets:
+        evaluate(run)
     run.mark, first = (time.monotonic(), state.num_input_tokens_seen), True
     steps = run.batches.steps(run.state.cursor)
     while state.global_step < run.max_steps and not control.should_training_stop and (batch := next(steps, None)) is not None:
-        control.new_step()
         if run.state.cursor[1] == 0:
             control.new_epoch()
             run.fire("on_epoch_begin")
+        control.new_step()
         run.fire("on_step_begin")
         optimizer_step(run, batch, check_gradients=first)
         first, run.state.cursor = False, batch.cursor
         state.global_step, state.epoch = state.global_step + 1, batch.epoch
         state.num_input_tokens_seen += batch.tokens
         run.report.advance(state.global_step)
-        run.decide(epoch_ends=batch.cursor[1] == 0)
+        run.decide("steps")
         run.fire("on_step_end")
+        attend(run)
         if control.should_epoch_stop and batch.cursor[1] != 0:
             run.state.cursor = (batch.cursor[0] + 1, 0)
             steps = run.batches.steps(run.state.cursor)
-        if run.state.cursor[1] == 0:
+        if run.state.cursor[1] == 0 or control.should_training_stop or state.global_step >= run.max_steps:
+            run.decide("epoch")
             run.fire("on_epoch_end")
-        attend(run)
+            attend(run)
+        save(run)
     run.fire("on_train_end")
 
 
 def optimizer_step(run: Run, batch: StepBatch, *, check_gradients: bool = False) -> None:
     """One step over all its micro-batches. Counts of all ranks are added up before the first backward."""
     trees = [tree.to(run.here.device) for tree in batch.trees]
-    counts: Totals = {}
+    mine: Totals = {}
     for tree in trees:
-        add(counts, {name: (0.0, count) for name, count in run.method.counts(tree).items()})
-    counts = all_sum(counts, run.here)
-    sums: list[Mapping[str, Sum]] = []
-    losses: list[Tensor] = []
+        add(mine, {name: (0.0, count) for name, count in run.method.counts(tree).items()})
+    counts, sums, losses = all_sum(mine, run.here), list[Mapping[str, Sum]](), list[Tensor]()
     for i, tree in enumerate(trees):
         with gradient_sync(run.policy, on=i == len(trees) - 1):
             out = run.method.loss_and_metrics(tree, run.policy(tree))
             loss = torch.stack([term.total / max(counts[name][1], 1.0) for name, term in out.terms.items()]).sum()  # the one division
             (loss * run.here.world_size).backward()  # data parallelism averages over ranks
+            if i < len(trees) - 1:
+                run.fire("on_substep_end")
         losses.append(loss.detach())
         sums.append(out.metrics)
     norm = nn.utils.clip_grad_norm_([p for p in run.state.model.parameters() if p.grad is not None], run.args.max_grad_norm or math.inf)
     check(run, batch, losses, norm, gradients=check_gradients)
+    run.fire("on_pre_optimizer_step")
     run.state.optimizer.step()
+    run.fire("on_optimizer_step")
+    run.learning_rate = float(run.state.optimizer.param_groups[0]["lr"])
     if run.state.scheduler is not None:
         run.state.scheduler.step()
     run.state.optimizer.zero_grad(set_to_none=True)
     here = float(run.here.main)  # what all ranks know alike counts once
     whole = {"loss": Sum(total=torch.stack(losses).sum(), count=here), "grad_norm": Sum(total=norm * here, count=here)}
-    add(run.state.meter, read([*sums, whole]))
-    add(run.state.meter, {"trained_share": (batch.trained * here, batch.tokens * here)})
-
-
-def check(run: Run, batch: StepBatch, losses: list[Tensor], norm: Tensor, *, gradients: bool) -> None:
-    """A number that is not finite stops the run before it reaches the weights."""
-    finite = torch.stack([*losses, norm.to(losses[0].dtype)]).isfinite().tolist()
-    if not all(finite):
-        bad = [tree for tree, ok in zip(batch.trees, finite[:-1], strict=True) if not ok]
-        rows = ", ".join(dict.fromkeys(group for tree in bad or batch.trees for group in tree.group_ids))
-        what = f"{'loss' if bad else 'gradient norm'} of step {run.state.trainer.global_step + 1}"
-        raise TrainingError(f"The {what} is not finite, in the micro-batch with rows {rows}; {run.last_good()}.")
-    if gradients and (missing := untrained_parameters(run.state.model)):
-        shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-        raise TrainingError(f"After the first backward these trainable tensors have no finite gradient: {shown}; freeze or mend them.")
+    add(run.state.meter, read([*sums, whole]) | {"trained_share": (batch.trained * here, batch.tokens * here)})
 
 
 def attend(run: Run) -> None:
-    """Logs, evaluates and saves, as due. A new best model is saved at once."""
+    """Logs and evaluates, as due. A new best model is to be saved."""
     control = run.state.control
     if control.should_log:
         log(run)
-    started = time.monotonic()
     if control.should_evaluate:
-        metrics = evaluate(run)
-        control.should_save |= run.improved(metrics)
-        run.fire("on_evaluate", metrics=metrics)
-    if control.should_save:
-        run.save()
+        with run.paused():
+            control.should_save |= run.improved(evaluate(run))
+
+
+def save(run: Run) -> None:
+    """Last of all in a step, so that a checkpoint holds every line of it. A run that a callback ends is saved, too."""
+    control = run.state.control
+    if control.should_save or (control.should_training_stop and run.args.save_strategy != "no"):
+        with run.paused():
+            run.save()
         run.fire("on_save")
-    run.mark = (run.mark[0] + time.monotonic() - started, run.mark[1])
 
 
 def log(run: Run) -> None:
@@ -112,8 +108,8 @@ def log(run: Run) -> None:
     sums, run.state.meter = all_sum(run.state.meter, run.here), {}
     now, seen = time.monotonic(), state.num_input_tokens_seen
     logs = {name: total / count for name, (total, count) in sums.items() if count}
-    logs["learning_rate"] = float(run.state.optimizer.param_groups[0]["lr"])
-    logs |= {"epoch": state.epoch, "num_tokens": seen, "tokens_per_second": (seen - run.mark[1]) / max(now - run.mark[0], 1e-9)}
+    logs |= {"learning_rate": run.learning_rate, "epoch": state.epoch}
+    logs |= {"num_tokens": seen, "tokens_per_second": (seen - run.mark[1]) / max(now - run.mark[0], 1e-9)}
     run.mark = (now, seen)
     state.log_history.append({**logs, "step": state.global_step})
     run.report.log(state.global_step, logs)
@@ -122,7 +118,9 @@ def log(run: Run) -> None:
 
 @torch.no_grad()
 def evaluate(run: Run) -> dict[str, float]:
-    """Every evaluation set once; metrics under their set's prefix."""
+    """Every evaluation set once; metrics under their set's prefix. Raises TrainingError where there is none."""
+    if not run.eval_sets:
+        raise TrainingError("There is nothing to evaluate on; give eval_dataset.")
     run.policy.eval()
     metrics: dict[str, float] = {}
     for prefix, trees in run.eval_sets.items():
@@ -133,16 +131,19 @@ def evaluate(run: Run) -> dict[str, float]:
             sums.append({**out.metrics, **{f"term {name}": term for name, term in out.terms.items()}})
             if run.extra_metrics is not None:
                 seen.append((tree, outputs))
+            run.fire("on_prediction_step")
         means = {name: total / count for name, (total, count) in all_sum(read(sums), run.here).items() if count}
         named = {name: value for name, value in means.items() if not name.startswith("term ")}
         named["loss"] = math.fsum(value for name, value in means.items() if name.startswith("term "))
         if "nll" in named:
             named["perplexity"] = math.exp(min(named["nll"], 700.0))
         if run.extra_metrics is not None:
-            named |= run.extra_metrics(seen)
+            named |= {name.removeprefix(f"{prefix}_"): value for name, value in run.extra_metrics(seen).items()}
         named["runtime"] = time.monotonic() - started
         run.report.evaluated(run.state.trainer.global_step, named, prefix)
         metrics |= {f"{prefix}_{name}": value for name, value in named.items()}
     run.policy.train()
     run.state.trainer.log_history.append({**metrics, "epoch": run.state.trainer.epoch, "step": run.state.trainer.global_step})
+    run.fire("on_log", logs=metrics)
+    run.fire("on_evaluate", metrics=metrics)
     return metrics

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from operator import methodcaller
+from typing import Any, Literal, Protocol
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from burnish.checkpoint.state import TrainState
 from burnish.config.train import TrainConfig
-from burnish.data.batches import Batches
-from burnish.distributed.launch import Launch
+from burnish.data.batches import Batches, StepBatch
+from burnish.distributed.launch import Launch, gather
+from burnish.models.lora import untrained_parameters
 from burnish.types import LossOut, TokenOutputs, TokenTree
+
+WISHES = {"on_log": "should_log", "on_evaluate": "should_evaluate", "on_save": "should_save"}
+"""Event → the wish that it fulfils."""
 
 
 class TrainingError(RuntimeError):
@@ -55,25 +64,50 @@ class Run:
     """Metric prefix ("eval", or "eval_<name>" of several) → this rank's micro-batches."""
     extra_metrics: Callable[[Iterable[tuple[TokenTree, TokenOutputs]]], Mapping[str, float]] | None = None
     """The user's `compute_metrics`, over all that an evaluation computed."""
-    fire: Callable[..., None] = lambda event, **_: None
-    """Tells the callbacks: ``fire("on_log", logs=...)``."""
     mark: tuple[float, int] = (0.0, 0)
     """Clock and tokens seen at the last log line, for tokens per second. Not part of the state."""
 
-    def decide(self, *, epoch_ends: bool) -> None:
-        """Sets what is due after this step. The last step logs, evaluates and saves whatever the intervals are."""
+    learning_rate: float = 0.0
+    """Of the step just taken; the schedule is one ahead. Not part of the state."""
+
+    def fire(self, event: str, **what: Any) -> None:
+        """Tells every callback, with the arguments that transformers gives: ``fire("on_log", logs=...)``."""
+        state = self.state
+        if event in WISHES:
+            vars(state.control)[WISHES[event]] = False
+        what |= {"model": state.model, "processing_class": state.processing_class}
+        what |= {"optimizer": state.optimizer, "lr_scheduler": state.scheduler}
+        for callback in state.callbacks:
+            answer = methodcaller(event, self.args, state.trainer, state.control, **what)(callback)
+            if answer is not None and answer is not state.control:
+                vars(state.control).update({name: vars(answer)[name] for name in vars(state.control)})
+
+    def decide(self, now: Literal["steps", "epoch"]) -> None:
+        """Asks for what is due: after a step ("steps"), or when an epoch, or training, is over ("epoch").
+
+        The last step logs, evaluates and saves whatever the intervals are; what is left to log when a callback ends the run is logged.
+        """
         args, step, control = self.args, self.state.trainer.global_step, self.state.control
         last = step >= self.max_steps
 
         def due(strategy: str, every: float | None) -> bool:
-            return strategy != "no" and (last or (epoch_ends if strategy == "epoch" else step % int(every or args.logging_steps) == 0))
+            return strategy == now and (now == "epoch" or last or step % int(every or args.logging_steps) == 0)
 
-        control.should_log = due("steps", args.logging_steps) or (step == 1 and args.logging_first_step)
-        control.should_evaluate = bool(self.eval_sets) and due(args.eval_strategy, args.eval_steps)
-        control.should_save = due(args.save_strategy, args.save_steps)
+        stops = now == "epoch" and control.should_training_stop
+        first = now == "steps" and step == 1 and args.logging_first_step
+        control.should_log |= due("steps", args.logging_steps) or first or (stops and bool(self.state.meter))
+        control.should_evaluate |= due(args.eval_strategy, args.eval_steps)
+        control.should_save |= due(args.save_strategy, args.save_steps)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time spent in here is not training's: it does not enter tokens per second."""
+        started = time.monotonic()
+        yield
+        self.mark = (self.mark[0] + time.monotonic() - started, self.mark[1])
 
     def improved(self, metrics: Mapping[str, float]) -> bool:
-        """Notes a new best value of `metric_for_best_model`; True where the best model is to be kept.
+        """Notes a new best value of `metric_for_best_model`; True where the best model is to be kept. NaN is never the best.
 
         Raises TrainingError for a metric that evaluation does not give.
         """
@@ -84,7 +118,26 @@ class Run:
         if value is None:
             raise TrainingError(f"metric_for_best_model is {name!r}, and evaluation gives {', '.join(sorted(metrics))}; choose one.")
         sign = 1 if args.greater_is_better else -1
-        if state.best_metric is not None and sign * (value - state.best_metric) <= 0:
+        best = -math.inf if state.best_metric is None else sign * state.best_metric
+        if not sign * value > best:
             return False
         state.best_metric, state.best_global_step = value, state.global_step
         return args.load_best_model_at_end
+
+
+def check(run: Run, batch: StepBatch, losses: Sequence[Tensor], norm: Tensor, *, gradients: bool) -> None:
+    """A number that is not finite stops the run before it reaches the weights; so does a trainable tensor without a gradient.
+
+    Raises TrainingError.
+    """
+    *finite, norm_is_finite = torch.stack([*losses, norm.to(losses[0].dtype)]).isfinite().tolist()
+    if not (all(finite) and norm_is_finite):
+        bad = [group for tree, ok in zip(batch.trees, finite, strict=True) if not ok for group in tree.group_ids]
+        if not norm_is_finite:  # every rank has this norm and is here
+            bad = [group for rank in gather(bad, run.here) for group in rank]
+        what = f"{'loss' if bad else 'gradient norm'} of step {run.state.trainer.global_step + 1}"
+        rows = ", ".join(dict.fromkeys(bad or [group for tree in batch.trees for group in tree.group_ids]))
+        raise TrainingError(f"The {what} is not finite with rows {rows}; look at them, or lower the learning rate; {run.last_good()}.")
+    if gradients and (missing := untrained_parameters(run.state.model)):
+        shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        raise TrainingError(f"After the first backward these trainable tensors have no finite gradient: {shown}; freeze or mend them.")

@@ -10,12 +10,12 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from operator import methodcaller
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
 
+from burnish.checkpoint.continued import identity_of
 from burnish.checkpoint.directory import RunDirectory
 from burnish.checkpoint.files import Found
 from burnish.checkpoint.identity import environment, model_identity
@@ -25,7 +25,7 @@ from burnish.checkpoint.weights import load_model as load_weights
 from burnish.config.arguments import refuse_arguments
 from burnish.config.data import DataConfig
 from burnish.config.model import ModelConfig
-from burnish.config.parse import dump_yaml, to_dict
+from burnish.config.parse import agree, dump_yaml, to_dict
 from burnish.config.train import TrainConfig
 from burnish.config.values import ConfigError
 from burnish.data.batches import Batches, OfflineBatches, StreamBatches, evaluation_trees
@@ -51,32 +51,6 @@ from burnish.run import Method, Run
 from burnish.types import TokenOutputs, TokenTree
 
 C = TypeVar("C", bound=TrainConfig)
-
-FREE = {
-    "output_dir",
-    "overwrite_output_dir",
-    "resume_from_checkpoint",
-    "save_strategy",
-    "save_steps",
-    "save_total_limit",
-    "report_to",
-    "run_name",
-    "disable_tqdm",
-    "logging_steps",
-    "logging_first_step",
-    "eval_strategy",
-    "eval_steps",
-    "eval_on_start",
-    "load_best_model_at_end",
-    "metric_for_best_model",
-    "greater_is_better",
-    "dataset_num_proc",
-    "dataset_cache_dir",
-    "max_steps",
-    "num_train_epochs",
-}
-"""Options that a resumed run may change. The number of steps is compared by itself: it shapes the learning rate."""
-
 
 SHUFFLE_BUFFER = 1000
 """Rows of a stream that are shuffled together."""
@@ -125,10 +99,13 @@ class Trainer(Generic[C]):
         if not isinstance(self.args, self.config_class):
             raise ConfigError(f"args is a {type(args).__name__}; {type(self).__name__} takes a {self.config_class.__name__}.")
         check_trackers(self.args.report_to)
+        if eval_dataset is None and (self.args.eval_strategy != "no" or self.args.eval_on_start):
+            raise ConfigError(f"eval_strategy={self.args.eval_strategy!r} needs data to evaluate on; give eval_dataset.")
         self.here = launch()
         self.console = Console(main=self.here.main, live=False if self.args.disable_tqdm else None)
         self.formatting_func, self.compute_metrics = formatting_func, compute_metrics
-        self.model_config, self.data_config = self._model_config(model, model_config), data_config
+        self.model_config, self.args = self._configs(model, model_config, peft_config)
+        self.data_config = data_config
         self.directory = RunDirectory(Path(self.args.output_dir), self.here)
         for note in self.args.notes:
             self.console.message(note)
@@ -136,12 +113,12 @@ class Trainer(Generic[C]):
         train_set = None if train_dataset is None else as_dataset(train_dataset)
         eval_sets = {prefix: as_dataset(given) for prefix, given in named_sets(eval_dataset).items()}
         formats = {id(one): self.formats(one) for one in (*filter(None, [train_set]), *eval_sets.values())}
-        self.processing_class = self._tokenizer(model, processing_class)
+        self.processing_class = self._tokenizer(processing_class)
         self.train_examples = None if train_set is None or train_set.streaming else self._prepare(train_set, formats[id(train_set)])
         self.eval_examples = {prefix: self._prepare(one, formats[id(one)]) for prefix, one in eval_sets.items()}
 
         seed_everything(self.args.seed)
-        started = start_policy(model, self.model_config, self.args, peft_config, self.here.device)
+        started = start_policy(model, self.model_config, self.args, peft_config, self.processing_class, self.here.device)
         for message in started.messages:
             self.console.message(message)
         self.policy, self.model = started.policy, started.policy.model
@@ -149,6 +126,8 @@ class Trainer(Generic[C]):
         self.max_tokens = self.args.max_tokens_per_microbatch or microbatch_tokens(self.memory(), self.here.device)
         self.train_set, self.train_formats = train_set, formats.get(id(train_set), ())
         self.run = self._assemble(self.method(started.aux_loss_coef), optimizers)
+        self._identity: dict[str, str] = {}
+        self.run.fire("on_init_end")
 
     # What a method's trainer says
 
@@ -174,7 +153,6 @@ class Trainer(Generic[C]):
 
     def add_callback(self, callback: Any) -> None:
         self.callbacks.append(callback() if isinstance(callback, type) else callback)
-        self.run.state.callbacks = self.callbacks
 
     def train(self, resume_from_checkpoint: str | bool | None = None) -> TrainOutput:
         """Trains to the end, from the newest checkpoint in `output_dir` where the run was cut short.
@@ -190,15 +168,16 @@ class Trainer(Generic[C]):
             if found.step < run.max_steps:
                 self._preflight(found)
                 self.console.start(run.max_steps, found.step)
-                if self.args.eval_on_start and not found.step and run.eval_sets:
-                    evaluate(run)
                 train(run)
+                if self._streamed is not None:
+                    self.console.message(f"Read from the stream: {self._streamed.report}")
             else:
                 self.console.message(
                     f"The run in {self.directory.path} is finished, at step {found.step}; overwrite_output_dir begins anew."
                 )
         finally:
             run.report.close()  # type: ignore[attr-defined]
+            run.report = Reporter(self.console)
         if self.args.load_best_model_at_end and self.state.best_model_checkpoint:
             self._load_best(Path(self.state.best_model_checkpoint))
         losses = [line["loss"] for line in self.state.log_history if "loss" in line]
@@ -210,8 +189,6 @@ class Trainer(Generic[C]):
         if eval_dataset is not None:
             sets = {prefix: as_dataset(given) for prefix, given in named_sets(eval_dataset).items()}
             run.eval_sets = self._eval_trees({prefix: self._prepare(one, self.formats(one)) for prefix, one in sets.items()})
-        if not run.eval_sets:
-            raise ConfigError("There is nothing to evaluate on; give eval_dataset.")
         try:
             return evaluate(run)
         finally:
@@ -231,22 +208,23 @@ class Trainer(Generic[C]):
 
     # How it is put together
 
-    def _model_config(self, model: Any, given: ModelConfig | None) -> ModelConfig:
-        if given is not None:
-            return given
-        name = model if isinstance(model, str | Path) else model.config.name_or_path
-        args = self.args
-        return ModelConfig(
-            model_name_or_path=str(name),
-            trust_remote_code=args.trust_remote_code,
-            model_init_kwargs=args.model_init_kwargs,
-            compute_dtype=args.compute_dtype,
-        )
+    def _configs(self, model: Any, given: ModelConfig | None, peft_config: Any) -> tuple[ModelConfig, C]:
+        """Both configurations, which share options, in agreement; the model's with its name."""
+        named = isinstance(model, str | Path)
+        config, args = agree(given or ModelConfig(), self.args)
+        unheard = [] if named else config.changed("model_init_kwargs", "dtype", "model_revision", "adapter_name_or_path", "load_in_4bit")
+        if unheard:
+            raise ConfigError(f"{unheard[0]} has no effect on a model that is loaded already; leave it out, or give the model's name.")
+        if peft_config is not None and config.use_peft:
+            raise ConfigError("peft_config and model_config with use_peft=True both describe an adapter; give one of them.")
+        return replace(config, model_name_or_path=str(model if named else model.config.name_or_path)), args
 
-    def _tokenizer(self, model: Any, given: Any) -> Any:
+    def _tokenizer(self, given: Any) -> Any:
         path, eos = self.args.chat_template_path, self.args.eos_token  # type: ignore[attr-defined]
         if given is not None:
             return adapt_tokenizer(given, chat_template_path=path, eos_token=eos)
+        if not self.model_config.model_name_or_path:
+            raise ConfigError("The model was not loaded from anywhere that could hold its tokenizer; give processing_class.")
         return load_tokenizer(self.model_config, chat_template_path=path, eos_token=eos)
 
     def _prepare(self, dataset: Dataset, formats: Sequence[Format]) -> JoinedExamples:
@@ -255,10 +233,12 @@ class Trainer(Generic[C]):
 
     def _batches(self) -> Batches:
         shape = {"batch_size": self.args.batch_size, "max_tokens": self.max_tokens, "rank": self.here.rank, "ranks": self.here.world_size}
+        self._streamed: PreparedStream | None = None
         if self.train_set is None:
             return StreamBatches(lambda cursor: iter(()), **shape)
         if self.train_examples is None:
-            return StreamBatches(self._stream(self.train_set).open_at, **shape)
+            self._streamed = self._stream(self.train_set)
+            return StreamBatches(self._streamed.open_at, **shape)
         weights = self.train_set.weights
         order = self.train_examples.order(weights, seed=self.args.seed, shuffle=self.args.train_sampling_strategy == "random")
         return OfflineBatches(self.train_examples, order.indices, **shape)
@@ -310,59 +290,61 @@ class Trainer(Generic[C]):
             last_good=self.directory.last_good,
             eval_sets=self._eval_trees(self.eval_examples),
             extra_metrics=self._extra_metrics if self.compute_metrics else None,
-            fire=self._fire,
         )
 
     def _eval_trees(self, sets: Mapping[str, JoinedExamples]) -> dict[str, Callable[[], Iterable[TokenTree]]]:
         shape = {"max_tokens": self.max_tokens, "rank": self.here.rank, "ranks": self.here.world_size}
         return {prefix: partial(evaluation_trees, examples, **shape) for prefix, examples in sets.items()}
 
-    def _fire(self, event: str, **what: Any) -> None:
-        state = self.run.state
-        what |= {"model": self.model, "processing_class": self.processing_class}
-        what |= {"optimizer": state.optimizer, "lr_scheduler": state.scheduler}
-        for callback in self.callbacks:
-            methodcaller(event, self.args, state.trainer, state.control, **what)(callback)
-
     def _extra_metrics(self, seen: Iterable[tuple[TokenTree, TokenOutputs]]) -> Mapping[str, float]:
         assert self.compute_metrics is not None
-        return self.compute_metrics(EvalTokens.joined(gather(columns(seen), self.here)))
+        found = self.compute_metrics(EvalTokens.joined(gather(columns(seen), self.here)))
+        try:
+            return {name: float(value) for name, value in found.items()}
+        except (AttributeError, TypeError, ValueError):
+            raise ConfigError(f"compute_metrics gave {found!r}; let it return a dict of names and numbers.") from None
 
     # A run's folder
 
     def identity(self) -> dict[str, str]:
         """What must be the same for a run to be continued, by the name that an error will use."""
-        options = {name: str(value) for name, value in to_dict(self.args).items() if name not in FREE}
-        data = self.train_examples.fingerprint if self.train_examples is not None else "stream"
-        return options | {
+        sources = self.train_set.sources if self.train_set else ()
+        data = self.train_examples.fingerprint if self.train_examples else f"stream of {', '.join(rows.name for rows in sources)}"
+        return identity_of(self.args) | {
             "model": model_identity(self.model),
             "data": data,
+            "weights of the data": str(self.train_set and self.train_set.weights),
             "steps": str(self.run.max_steps),
-            "compute_dtype": str(self.policy.compute_dtype),
+            "compute_dtype": str(self.policy.compute_dtype).removeprefix("torch."),
             "max_tokens_per_microbatch": str(self.max_tokens),
         }
 
     def _begin(self, wanted: str) -> Found:
         """Finds where to begin, restores it, and opens the run's files."""
         run, args, directory = self.run, self.args, self.directory
-        self._identity = self.identity()
-        if args.overwrite_output_dir and self.here.main:
-            directory.clear()
-        barrier(self.here)
+        self._identity = self._identity or self.identity()  # of the model as it was before the first step
         found = directory.find(wanted, self._identity, overwrite=args.overwrite_output_dir)
         for path, why in found.skipped:
             self.console.message(f"Skipped {path.name}: {why}")
         if found.path is not None:
             for message in run.state.load(found.path, self.here.rank):
                 self.console.message(message)
+            best = run.state.trainer.best_model_checkpoint
+            if best and not Path(best).exists():  # the folder was moved, or is spelled otherwise
+                run.state.trainer.best_model_checkpoint = str(found.path.parent / Path(best).name)
             self.console.message(f"Continuing from {found.path}, step {found.step} of {run.max_steps}.")
+            if run.state.control.should_training_stop:
+                self.console.message("A callback ended this run there; overwrite_output_dir begins anew.")
         if self.here.main:
             data = {name: e.describe() for name, e in {"train": self.train_examples, **self.eval_examples}.items() if e is not None}
             directory.describe(
                 config=dump_yaml(self.model_config, *filter(None, [self.data_config]), args), environment=environment(), data=data
             )
+            if found.path is not None:
+                directory.adopt_metrics(found.path, run.state.metrics_offset)
             metrics = MetricsFile(directory.metrics)
-            metrics.truncate(run.state.metrics_offset)
+            if taken_back := metrics.truncate(run.state.metrics_offset):
+                self.console.message(f"Took back {taken_back} lines of {directory.metrics}, of steps after step {found.step}.")
             name = args.run_name or directory.path.name
             trackers = Trackers(args.report_to, name, directory.path, to_dict(args), start_step=found.step, message=self.console.message)
             run.report = Reporter(self.console, metrics, trackers)
@@ -387,5 +369,6 @@ class Trainer(Generic[C]):
         self.directory.save(self.run.state, self._identity, limit=self.args.save_total_limit, metrics_offset=offset)
 
     def _load_best(self, path: Path) -> None:
+        self.directory.find(str(path), self._identity, overwrite=False)  # whole, and of this run
         load_weights(self.model, path)
         self.console.message(f"Loaded the best model, {path.name} ({self.args.metric_for_best_model} {self.state.best_metric:.4g}).")

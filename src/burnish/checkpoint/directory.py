@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from burnish.checkpoint.files import CheckpointError, Found, checkpoints, find_checkpoint, save_checkpoint
+from burnish.checkpoint.files import CheckpointError, Found, checkpoints, clean, find_checkpoint, save_checkpoint
 from burnish.checkpoint.state import TrainState, random_state
 from burnish.distributed.launch import Launch, all_sum, gather
 
@@ -35,7 +35,7 @@ class RunDirectory:
     def find(self, wanted: str, identity: Mapping[str, str], *, overwrite: bool) -> Found:
         """Where to begin: called on every rank, rank 0 looks, and all get what it found.
 
-        `wanted` is "auto" (continue the run that is here), "never", or a checkpoint's path.
+        `wanted` is "auto" (continue the run that is here), "never", or a checkpoint's path. `overwrite` deletes what is here.
         Raises CheckpointError where the folder holds another run, or one that `wanted` does not want, without `overwrite`.
         """
         return self._on_main(partial(self._find, wanted, identity, overwrite))
@@ -43,8 +43,11 @@ class RunDirectory:
     def _find(self, wanted: str, identity: Mapping[str, str], overwrite: bool) -> Found:
         nothing = Found(path=None, step=0, skipped=())
         if wanted not in ("auto", "never"):
+            if overwrite:
+                raise CheckpointError(f"overwrite_output_dir=True begins anew, and resume_from_checkpoint={wanted!r} does not; give one.")
             return find_checkpoint(self.path, identity, path=Path(wanted))
         if overwrite:
+            self.clear()
             return nothing
         if wanted == "auto":
             return find_checkpoint(self.path, identity)
@@ -57,16 +60,26 @@ class RunDirectory:
 
     def clear(self) -> None:
         """Deletes the checkpoints and metrics of an earlier run. Nothing else in the folder is touched."""
+        clean(self.path)
         for checkpoint in checkpoints(self.path):
             shutil.rmtree(checkpoint)
         self.metrics.unlink(missing_ok=True)
 
+    def adopt_metrics(self, checkpoint: Path, offset: int) -> None:
+        """Where `checkpoint` lies in another run's folder: brings the lines here that belong to it, which were written there."""
+        theirs = checkpoint.parent / METRICS
+        if checkpoint.parent.resolve() != self.path.resolve() and theirs.exists():
+            self.metrics.write_bytes(theirs.read_bytes()[:offset])
+
     def describe(self, *, config: str, environment: Mapping[str, Any], data: Mapping[str, Any]) -> None:
         """Writes what the run is made of: resolved.yaml, environment.json, data.json."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        (self.path / "resolved.yaml").write_text(config, encoding="utf-8")
-        for name, content in (("environment", environment), ("data", data)):
-            (self.path / f"{name}.json").write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            (self.path / "resolved.yaml").write_text(config, encoding="utf-8")
+            for name, content in (("environment", environment), ("data", data)):
+                (self.path / f"{name}.json").write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise CheckpointError(f"output_dir {self.path} cannot be written to ({error.strerror}); name another, or mend it.") from error
 
     def save(self, state: TrainState, identity: Mapping[str, str], *, limit: int | None, metrics_offset: int) -> None:
         """Writes `checkpoint-<step>`: called on every rank, written by rank 0.

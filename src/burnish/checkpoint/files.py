@@ -120,6 +120,20 @@ def find_checkpoint(output_dir: Path, identity: Mapping[str, str], *, path: Path
     return Found(path=None, step=0, skipped=tuple(skipped))
 
 
+def check_options(output_dir: Path, options: Mapping[str, str], *, path: Path | None = None) -> None:
+    """Compares `options`, a part of a run's identity, with the newest checkpoint whose manifest can be read, or with `path`.
+
+    Nothing is deleted and no file is hashed: it takes milliseconds. Raises CheckpointError as `find_checkpoint` does.
+    """
+    for folder in [path] if path else reversed(checkpoints(output_dir)):
+        try:
+            theirs = _read_manifest(folder)["identity"]
+        except _DamageError:
+            continue
+        _check_identity(folder, {name: value for name, value in theirs.items() if name in options}, options)
+        return
+
+
 def clean(output_dir: Path) -> tuple[Path, ...]:
     """Remove what processes that died while saving left behind, and say what that was. Both functions above begin with it."""
     removed = []

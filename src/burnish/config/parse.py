@@ -1,14 +1,17 @@
 """From a command line, and a YAML file that it may name, to configurations."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from burnish.config.base import Config, options, rules, settle, unknown
 from burnish.config.flags import read_flags
+from burnish.config.model import LoadConfig, ModelConfig
 from burnish.config.values import ConfigError
 
 T = TypeVar("T")
+L = TypeVar("L", bound=LoadConfig)
 
 
 def parse(args: Sequence[str], command: type[T], *, prog: str = "burnish", description: str = "") -> T:
@@ -47,6 +50,18 @@ def to_dict(*configs: Config) -> dict[str, Any]:
             if said.setdefault(name, value) != value:
                 raise ConfigError(f"{name} is {said[name]!r} in one configuration and {value!r} in another; they must be the same.")
     return said
+
+
+def agree(model: ModelConfig, args: L) -> tuple[ModelConfig, L]:
+    """Both, with every option of `LoadConfig` as either of them says it. Raises ConfigError where they say different things."""
+    said: dict[str, Any] = {}
+    for name, one in options(LoadConfig).items():
+        here, there = vars(model)[name], vars(args)[name]
+        if one.default not in (here, there) and here != there:
+            raise ConfigError(f"{name} is {here!r} in model_config and {there!r} in args; say it in one of them.")
+        said[name] = there if here == one.default else here
+    changed = {name: value for name, value in said.items() if value != vars(args)[name]}
+    return replace(model, **said), replace(args, **changed) if changed else args
 
 
 def dump_yaml(*configs: Config) -> str:

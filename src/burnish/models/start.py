@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,10 +25,18 @@ class Started:
     """Weight of a mixture-of-experts model's balancing loss; 0 where there is none."""
 
 
-def start_policy(model: Any, config: ModelConfig, args: TrainConfig, peft_config: Any | None, device: torch.device) -> Started:
+def start_policy(
+    model: Any, config: ModelConfig, args: TrainConfig, peft_config: Any | None, tokenizer: Any, device: torch.device
+) -> Started:
     """Loads (or takes) the model, adds the adapter, sets dropout and checkpointing, and probes it. Raises ModelError."""
     name = str(config.model_name_or_path)
-    loaded = load_model(config, device) if isinstance(model, str) else model.to(device)
+    loaded = load_model(config, device) if isinstance(model, str | Path) else model.to(device)
+    rows = loaded.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise ModelError(
+            f"The tokenizer has {len(tokenizer):,} tokens and the embedding of {name or 'the model'} {rows:,}; "
+            "give the model's own tokenizer, or a model after resize_token_embeddings."
+        )
     peft_config = peft_config or lora_config(config)
     if peft_config is not None:
         loaded = add_adapter(loaded, peft_config)

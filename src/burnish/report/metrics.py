@@ -6,11 +6,16 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 """JSON has no such numbers: they are written as these strings and read back as floats."""
+
+
+class MetricsError(ValueError):
+    """metrics.jsonl cannot be written, or is not what the checkpoint says. One sentence."""
 
 
 class MetricsFile:
@@ -23,9 +28,19 @@ class MetricsFile:
         self._file = path.open("ab")
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Write and flush one line. NaN and infinities become strings (`NON_FINITE`), scalars of NumPy and torch numbers."""
-        self._file.write(json.dumps(_plain(line), allow_nan=False, ensure_ascii=False).encode() + b"\n")
-        self._file.flush()
+        """Write and flush one line. NaN and infinities become strings (`NON_FINITE`), scalars of NumPy and torch numbers.
+
+        Raises:
+            MetricsError: the disk is full.
+        """
+        try:
+            self._file.write(json.dumps(_plain(line), allow_nan=False, ensure_ascii=False).encode() + b"\n")
+            self._file.flush()
+        except OSError as error:
+            raise MetricsError(
+                f"{self.path} cannot be written ({error.strerror}); free some space and start the same command again, "
+                "which continues from the last checkpoint."
+            ) from error
 
     def sync(self) -> int:
         """Flush and fsync; returns the size in bytes, which a checkpoint stores as its `metrics_offset`."""
@@ -37,16 +52,16 @@ class MetricsFile:
         """Cut the file to `offset` bytes; returns how many lines (a torn one counts) went.
 
         Raises:
-            ValueError: the file is shorter than `offset`, or `offset` is inside a line.
+            MetricsError: the file is shorter than `offset`, or `offset` is inside a line.
         """
         content = self.path.read_bytes()
         if len(content) < offset:
-            raise ValueError(
+            raise MetricsError(
                 f"{self.path} has {len(content):,} bytes, but the checkpoint was written when it had {offset:,}; "
                 "put the missing lines back, or start over in another output_dir."
             )
         if offset and content[offset - 1 : offset] != b"\n":
-            raise ValueError(
+            raise MetricsError(
                 f"{self.path} was changed: no line ends at byte {offset:,}, where the checkpoint's last one did; "
                 "put the original back, or start over in another output_dir."
             )
@@ -54,14 +69,16 @@ class MetricsFile:
         return len(content[offset:].splitlines())
 
     def close(self) -> None:
-        self._file.close()
+        # Every line was flushed, or its flush has raised already: what is left in the buffer is the part that has no room.
+        with suppress(OSError):
+            self._file.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """All lines, in order. A torn last line (the process died while writing it) is left out.
 
     Raises:
-        ValueError: any other line is no JSON object.
+        MetricsError: any other line is no JSON object.
     """
     *lines, _torn = path.read_bytes().split(b"\n")
     metrics = []
@@ -70,7 +87,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             values = json.loads(line)
             metrics.append({name: NON_FINITE.get(value, value) if isinstance(value, str) else value for name, value in values.items()})
         except (ValueError, AttributeError):
-            raise ValueError(f"Line {number} of {path} is no JSON object; delete it to read the others.") from None
+            raise MetricsError(f"Line {number} of {path} is no JSON object; delete it to read the others.") from None
     return metrics
 
 

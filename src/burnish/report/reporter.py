@@ -41,7 +41,6 @@ class Reporter:
     def close(self) -> None:
         self.console.stop()
         if self.metrics is not None:
-            self.sync()
             self.metrics.close()
         if self.trackers is not None:
             self.trackers.close()

@@ -1,0 +1,54 @@
+"""Which options belong to a run's identity, and an early look at the run that is in a folder already. Imports no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from burnish.checkpoint.files import check_options
+from burnish.config.parse import to_dict
+from burnish.config.train import TrainConfig
+
+FREE = {
+    "output_dir",
+    "overwrite_output_dir",
+    "resume_from_checkpoint",
+    "save_strategy",
+    "save_steps",
+    "save_total_limit",
+    "report_to",
+    "run_name",
+    "disable_tqdm",
+    "logging_steps",
+    "logging_first_step",
+    "eval_strategy",
+    "eval_steps",
+    "eval_on_start",
+    "load_best_model_at_end",
+    "metric_for_best_model",
+    "greater_is_better",
+    "dataset_num_proc",
+    "dataset_cache_dir",
+    "max_steps",
+    "num_train_epochs",
+    "compute_dtype",
+    "max_tokens_per_microbatch",
+}
+"""Options that a resumed run may change. Of the last four what became of them is compared instead: the number of steps,
+which shapes the learning rate, the dtype, and the budget of a micro-batch."""
+
+
+def identity_of(args: TrainConfig) -> dict[str, str]:
+    """What `args` add to a run's identity."""
+    return {name: str(value) for name, value in to_dict(args).items() if name not in FREE}
+
+
+def check_continued(args: TrainConfig) -> None:
+    """Refuses a run that `output_dir`, or the checkpoint to resume from, was not made by, as far as options tell.
+
+    The model and the data are compared when they are loaded. Raises CheckpointError.
+    """
+    if args.overwrite_output_dir or args.resume_from_checkpoint == "never":
+        return
+    given = {"steps": str(args.max_steps)} if args.max_steps > 0 else {}
+    path = None if args.resume_from_checkpoint == "auto" else Path(args.resume_from_checkpoint)
+    check_options(Path(args.output_dir), identity_of(args) | given, path=path)
