@@ -103,6 +103,12 @@ CASES = {
         {},
         "<|turn>user\nHi<turn|>\n<|turn>model\n⟦<|call>sun<call|><|response>⟧up<response|>⟦So:Yo<turn|>⟧\n",
     ),
+    "nothing is given after a result, and yet there is a header": (
+        CHATML.replace("add_generation_prompt", "add_generation_prompt and messages[-1].role == 'user'"),
+        [HI, YO, result("up"), YO],
+        {},
+        f"{Q}{A}⟦Yo<|im_end|>⟧\n<|im_start|>tool\nup<|im_end|>\n{A}⟦Yo<|im_end|>⟧\n",
+    ),
     "in a macro": (IN_A_MACRO, [HI, YO], {}, f"{Q}{A}⟦Yo<|im_end|>⟧\n"),
     "by index": (BY_INDEX, [HI, YO, HI, YO], {}, f"{Q}{A}⟦Yo<|im_end|>⟧\n" * 2),
     "content in parts": (IN_PARTS, [HI, YO], {}, f"{Q}{A}⟦Yo<|im_end|>⟧\n"),

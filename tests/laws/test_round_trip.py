@@ -8,6 +8,7 @@ its conversation, so that it can be said of each character of a rendering whose 
 import json
 import random
 import re
+from os.path import commonprefix
 from pathlib import Path
 
 import pytest
@@ -234,6 +235,17 @@ def check_starts(tokenizer, rendering, messages: list[dict], options: dict) -> i
     return checked
 
 
+def check_headers(tokenizer, rendering, messages: list[dict], options: dict) -> None:
+    """No turn starts with what the template writes for the model to answer a question."""
+    question = [{"role": "user", "content": "?"}]
+    without, given = (plain_rendering(tokenizer, None, question, options, add_generation_prompt=flag)[0] for flag in (False, True))
+    if without is None or given is None:
+        return
+    prompt = given[len(commonprefix([given, without])) :].strip()
+    if prompt and not any(prompt in str(message["content"]) for message in messages):
+        assert not any(rendering.text.startswith(prompt, start) for start, _ in trained(rendering))
+
+
 def check_ends(name: str, rendering) -> None:
     closing = family(name)[2]
     ends = [rendering.text[start:end] for start, end in trained(rendering)]
@@ -275,6 +287,7 @@ def test_the_mask_is_the_assistants_text_and_its_end_of_turn_token(name):
             assert [covered(marks, i) for i in range(len(text))] == [covered(trained(rendering), i) for i in range(len(text))]
         else:
             starts += check_starts(tokenizer, rendering, given, options)
+            check_headers(tokenizer, rendering, given, options)
             check_ends(name, rendering)
         rendered.append((rendering, given, options))
     assert len(rendered) >= 6
