@@ -50,9 +50,10 @@ def byte_level(
     backend.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     backend.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False))
-    if trim:
-        backend.post_processor = processors.ByteLevel(trim_offsets=True)
-    return wrap(backend, template, special, eos=eos, bos=bos)
+    tokenizer = wrap(backend, template, special, eos=eos, bos=bos)
+    if trim:  # offsets leave out a token's whitespace
+        tokenizer.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+    return tokenizer
 
 
 def sentencepiece_like(
