@@ -36,6 +36,12 @@ def test_a_token_across_the_boundary_is_cut_and_the_row_counted(trim):
         (True, ["Ċ", "world", "<|im_end|>"]),
         (False, ["Ċ"]),
     ]
+    spaced = "{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+    tokenizer = byte_level(spaced, SPECIAL, eos="<|im_end|>", trim=trim)
+    chat = ChatRenderer(tokenizer)
+    encoded = chat.encode([chat.render([HI, assistant("world")])])
+    assert encoded.straddled == 1
+    assert tokens(tokenizer, encoded.rows[0])[1:] == [(False, ["assistant", ":", "Ġ"]), (True, ["world"]), (False, ["Ċ"])]
 
 
 def test_truncation_left_on_by_another_call_cuts_nothing():
