@@ -39,9 +39,9 @@ def test_a_token_across_the_boundary_is_cut_and_the_row_counted(trim):
     spaced = "{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
     tokenizer = byte_level(spaced, SPECIAL, eos="<|im_end|>", trim=trim)
     chat = ChatRenderer(tokenizer)
-    encoded = chat.encode([chat.render([HI, assistant("world")])])
+    encoded = chat.encode([chat.render([HI, assistant("answer")])])
     assert encoded.straddled == 1
-    assert tokens(tokenizer, encoded.rows[0])[1:] == [(False, ["assistant", ":", "Ġ"]), (True, ["world"]), (False, ["Ċ"])]
+    assert tokens(tokenizer, encoded.rows[0])[1:] == [(False, ["assistant", ":", "Ġ"]), (True, ["an", "swer"]), (False, ["Ċ"])]
 
 
 def test_truncation_left_on_by_another_call_cuts_nothing():
@@ -64,6 +64,10 @@ def test_sentencepiece_like():
     glued = ChatRenderer(sentencepiece_like(MISTRAL.replace("' ' + m", "m"), ["</s>"], eos="</s>", bos="<s>"))
     pieces = glued.encode([glued.render([user("Yo"), assistant("answer")])]).rows[0]
     assert tokens(tokenizer, pieces)[1] == (True, ["an", "sw", "er", "</s>"])  # no space of its own before it
+    bare = ChatRenderer(sentencepiece_like("{% for m in messages %}{{ m.content }}{% endfor %}", [], eos="</s>", bos="<s>"))
+    straddled = bare.encode([bare.render([user("th"), assistant("e answer")])])
+    assert tokens(tokenizer, straddled.rows[0]) == [(False, ["▁t", "h"]), (True, ["e", "▁an", "sw", "er"])]
+    assert straddled.straddled == 1
 
 
 def test_a_completion_is_encoded_as_it_stands_behind_its_prompt():
