@@ -135,7 +135,14 @@ def test_inputs_of_another_length_are_refused():
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        ({"use_dora": True}, "The adapter on the output head uses DoRA; use plain LoRA there, or leave the head out of target_modules."),
+        (
+            {"use_dora": True},
+            "The adapter on the output head is a DoraLinearVariant; use plain LoRA there, or leave the head out of target_modules.",
+        ),
+        (
+            {"alora_invocation_tokens": [5]},
+            "The adapter on the output head is a ALoraLinearVariant; use plain LoRA there, or leave the head out of target_modules.",
+        ),
         ({"lora_bias": True}, "The adapter on the output head has a bias of its own; set lora_bias=False."),
     ],
 )

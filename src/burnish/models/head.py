@@ -55,8 +55,9 @@ def _lora_factors(module: Any, hidden: Tensor) -> tuple[list[Tensor], list[Tenso
     for name in module.active_adapters:
         if name not in module.lora_A:
             continue
-        if module.use_dora.get(name, False):
-            raise HeadError("The adapter on the output head uses DoRA; use plain LoRA there, or leave the head out of target_modules.")
+        if name in module.lora_variant:
+            kind = type(module.lora_variant[name]).__name__
+            raise HeadError(f"The adapter on the output head is a {kind}; use plain LoRA there, or leave the head out of target_modules.")
         a, b = module.lora_A[name], module.lora_B[name]
         x = module.lora_dropout[name](hidden.to(a.weight.dtype))
         inputs.append(a(x) * module.scaling[name])
