@@ -88,6 +88,20 @@ CASES = {
     ),
     "gemma": (GEMMA, [HI, assistant("\nYo ")], {}, "<s><start_of_turn>user\nHi<end_of_turn>\n<start_of_turn>model\n⟦Yo<end_of_turn>⟧\n"),
     "prefilled thinking": (PREFILLED, [HI, assistant("<think>hm</think>Yo")], {}, "<|user|>Hi<|assistant|>⟦Yo<|im_end|>⟧"),
+    "a prompt that no turn keeps to": (
+        CHATML.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}").replace(
+            "{{ message['content'] }}", "{% if message.role == 'assistant' %}<think></think>{% endif %}{{ message['content'] }}"
+        ),
+        [HI, YO],
+        {},
+        f"{Q}{A}⟦<think></think>Yo<|im_end|>⟧\n",
+    ),
+    "a header that differs from the prompt in whitespace": (
+        CHATML.replace("assistant\n{% endif %}", "assistant \n\n{% endif %}"),
+        [HI, YO],
+        {},
+        f"{Q}{A}⟦Yo<|im_end|>⟧\n",
+    ),
     "unclosed": (UNCLOSED, [HI, YO, HI, assistant("Yo ")], {}, "<|user|>\nHi<|assistant|>⟦\nYo⟧<|user|>\nHi<|assistant|>⟦\nYo⟧ "),
     "no special token at all": (PLAIN, [HI, YO, HI, YO], {}, "### user:\nHi\n\n### assistant:\n⟦Yo⟧\n\n" * 2),
     "results in the call's block": (
