@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python tools/make_demo_model.py
 
-The text holds equations ("47+38=85"), checked claims ("47+38=86? no") and short sentences with numbers. It holds
-no question, no chat turn and no fact of the demo's test split: answering questions is left to fine-tuning. The
-claims teach the model to check an equation, which reward models need.
+Ten minutes on one core. The text holds equations ("47+38=77+8=85"), equations that stop at a wrong digit ("47+38=77+9 no")
+and short sentences with numbers. It holds no question, no chat turn and no fact of the demo's test split: answering
+questions is left to fine-tuning. The wrong digits teach the model to check, which reward models need.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -28,7 +29,9 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+STEPS = 2000
 ROWS, ROW = 16, 128
+WIDTH = 128
 SENTENCES = (
     "{name} has {x} {things}. {other} has {y} {stuff}. So {name} has {x} {things} and {other} has {y} {stuff}.",
     "{name} gave {x} {things} to {other}. Now {other} has the {x} {things}, and {name} has {y} {stuff}.",
@@ -83,8 +86,14 @@ def make_tokenizer(rng: random.Random) -> PreTrainedTokenizerFast:
     trainer = trainers.BpeTrainer(vocab_size=512, initial_alphabet=alphabet, special_tokens=list(SPECIALS), show_progress=False)
     tokenizer.train_from_iterator([sentence(rng)[0][0] for _ in range(2000)], trainer)
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=BOUNDARY, eos_token=TURN_END, pad_token=PAD, additional_special_tokens=[TURN_START],
-        chat_template=CHAT_TEMPLATE, clean_up_tokenization_spaces=False, model_max_length=1024,
+        tokenizer_object=tokenizer,
+        bos_token=BOUNDARY,
+        eos_token=TURN_END,
+        pad_token=PAD,
+        additional_special_tokens=[TURN_START],
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        model_max_length=1024,
     )
 
 
@@ -116,31 +125,29 @@ def probe(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, kind: Cal
     return right / 256
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--output", type=Path, default=load_path())
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--learning-rate", type=float, default=3e-3)
-    parser.add_argument("--width", type=int, default=128)
-    parser.add_argument("--layers", type=int, default=6)
-    args = parser.parse_args()
-    torch.manual_seed(0)
-    rng = random.Random(0)
-    tokenizer = make_tokenizer(rng)
-    width = args.width
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=width, num_hidden_layers=args.layers, intermediate_size=3 * width,
-        num_attention_heads=width // 32, num_key_value_heads=width // 32, max_position_embeddings=1024, tie_word_embeddings=True,
-        initializer_range=width**-0.5, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+def make_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=WIDTH,
+            num_hidden_layers=6,
+            intermediate_size=3 * WIDTH,
+            num_attention_heads=WIDTH // 32,
+            num_key_value_heads=WIDTH // 32,
+            max_position_embeddings=1024,
+            tie_word_embeddings=True,
+            initializer_range=WIDTH**-0.5,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
     )
-    model = LlamaForCausalLM(config)
-    print(f"{model.num_parameters():,} parameters, {len(tokenizer)} tokens in the vocabulary")
-    optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, betas=(0.9, 0.98), weight_decay=0.1, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / 50, 0.5 + 0.5 * math.cos(math.pi * step / args.steps)))
-    stream = batches(rng, tokenizer)
-    for step in range(1, args.steps + 1):
-        ids, targets = next(stream)
+
+
+def pretrain(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, rng: random.Random) -> None:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, betas=(0.9, 0.98), weight_decay=0.1, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / 50, 0.5 + 0.5 * math.cos(math.pi * step / STEPS)))
+    for step, (ids, targets) in enumerate(islice(batches(rng, tokenizer), STEPS), start=1):
         logits = model(input_ids=ids, use_cache=False).logits
         loss = cross_entropy(logits[:, :-1].flatten(0, 1), targets[:, 1:].flatten())
         loss.backward()
@@ -148,11 +155,24 @@ def main() -> None:
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
-        if step % 250 == 0 or step == args.steps:
-            shares = {f"{kind.__name__} {split}": probe(model, tokenizer, kind, split) for kind in (equation, slip) for split in ("train", "test")}
-            print(f"step {step} loss {loss.item():.4f}", *(f"{name} {share:.1%}" for name, share in shares.items()), f"{time.process_time():.0f} CPU s", flush=True)
-    model.to(torch.float16).save_pretrained(args.output)
-    tokenizer.save_pretrained(args.output)
+        if step % 250 == 0:
+            pairs = [(kind, split) for kind in (equation, slip) for split in ("train", "test")]
+            right = (f"{kind.__name__} {split} {probe(model, tokenizer, kind, split):.1%}" for kind, split in pairs)
+            print(f"step {step}", f"loss {loss.item():.4f}", *right, f"{time.process_time():.0f} CPU s", sep="  ", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=load_path(), help="Folder to write to.")
+    output = parser.parse_args().output
+    torch.manual_seed(0)
+    rng = random.Random(0)
+    tokenizer = make_tokenizer(rng)
+    model = make_model(tokenizer)
+    print(f"{model.num_parameters():,} parameters, {len(tokenizer)} tokens in the vocabulary")
+    pretrain(model, tokenizer, rng)
+    model.to(torch.float16).save_pretrained(output)
+    tokenizer.save_pretrained(output)
 
 
 if __name__ == "__main__":

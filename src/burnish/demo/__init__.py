@@ -10,26 +10,61 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Split = Literal["train", "test"]
+Forms = Literal["shown", "new", "all"]
+Sign = Literal["+", "-"]
 
 NAMES = ("Ada", "Ben", "Eva", "Leo", "Mia", "Sam", "Tom", "Zoe")
 THINGS = ("apples", "books", "coins", "eggs", "marbles", "pears", "shells", "stamps")
-SUM_QUESTIONS = (
-    "What is {x} plus {y}?",
-    "Add {x} and {y}.",
-    "What is the sum of {x} and {y}?",
-    "{name} has {x} {things} and gets {y} more. How many {things} does {name} have now?",
-)
-DIFFERENCE_QUESTIONS = (
-    "What is {x} minus {y}?",
-    "Subtract {y} from {x}.",
-    "What is the difference between {x} and {y}?",
-    "{name} had {x} {things} and gave away {y}. How many {things} does {name} have left?",
-)
+SHOWN: dict[Sign, tuple[str, ...]] = {
+    "+": (
+        "What is {x} plus {y}?",
+        "{x} + {y} = ?",
+        "Add {x} and {y}.",
+        "Take {x} and add {y}.",
+        "What is the sum of {x} and {y}?",
+        "{name} has {x} {things} and gets {y} more. How many {things} does {name} have now?",
+        "{name} has {x} {things}. {other} has {y}. How many {things} do they have in all?",
+    ),
+    "-": (
+        "What is {x} minus {y}?",
+        "{x} - {y} = ?",
+        "Subtract {y} from {x}.",
+        "Take {y} away from {x}.",
+        "What is the difference between {x} and {y}?",
+        "{name} had {x} {things} and gave away {y}. How many {things} does {name} have left?",
+        "{name} has {x} {things} and {y} of them are lost. How many are left?",
+    ),
+}
+"""The forms of questions that the demo's fine-tuning demonstrates."""
+NEW: dict[Sign, tuple[str, ...]] = {
+    "+": (
+        "How much is {x} plus {y}?",
+        "{x} plus {y} is what?",
+        "Now add {x} to {y}.",
+        "What is {x} and {y} together?",
+        "The sum of {x} and {y} is?",
+        "How many are {x} {things} and {y} {things}?",
+    ),
+    "-": (
+        "How much is {x} minus {y}?",
+        "From {x} subtract {y}.",
+        "How much more is {x} than {y}?",
+        "The difference of {x} and {y} is?",
+        "{name} has {x} {things}. {y} are gone. How many are left?",
+        "{name} has {x} {things} and {other} has {y}. How many more does {name} have?",
+    ),
+}
+"""Forms that it does not demonstrate. Fine-tuned on the others, the model answers about half of these: what a reward can build on."""
+FORMS: dict[Forms, dict[Sign, tuple[str, ...]]] = {
+    "shown": SHOWN,
+    "new": NEW,
+    "all": {sign: SHOWN[sign] + NEW[sign] for sign in ("+", "-")},
+}
 
 
 def load_path() -> Path:
@@ -38,7 +73,7 @@ def load_path() -> Path:
 
 
 def split_of(a: int, b: int) -> Split:
-    """The split of the fact {a, b}: about a fifth of all facts are held out.
+    """The split of the fact {a, b}: about a fifth of the 4,095 facts are held out.
 
     Worked example: ``split_of(47, 38) == split_of(38, 47)``.
     """
@@ -64,28 +99,29 @@ def difference_steps(c: int, b: int) -> str:
     return f"{c}-{b}={c - b // 10 * 10}-{b % 10}={c - b}"
 
 
-def make_rows(n: int, seed: int, split: Split) -> list[dict[str, Any]]:
+def make_rows(n: int, seed: int, split: Split, forms: Forms = "shown") -> list[dict[str, Any]]:
     """``n`` questions with their worked answers, the same for the same arguments on every machine.
 
     About half are sums, half differences. A row is ``{"messages": [{"role": "user", "content": "Add 47 and 38."},
     {"role": "assistant", "content": "47+38=77+8=85"}], "answer": "85"}``.
 
     Raises:
-        ValueError: ``split`` is neither "train" nor "test".
+        ValueError: a split or forms that there are not.
     """
-    if split not in ("train", "test"):
-        raise ValueError(f'make_rows has no split {split!r}; use "train" or "test".')
+    if split not in get_args(Split) or forms not in FORMS:
+        raise ValueError(
+            f"make_rows has no {forms!r} forms of split {split!r}; forms are {', '.join(FORMS)}, splits {', '.join(get_args(Split))}."
+        )
     rng = random.Random(f"{split} {seed}")
-    return [_make_row(rng, split) for _ in range(n)]
+    return [_make_row(rng, split, FORMS[forms]) for _ in range(n)]
 
 
-def _make_row(rng: random.Random, split: Split) -> dict[str, Any]:
+def _make_row(rng: random.Random, split: Split, forms: Mapping[Sign, Sequence[str]]) -> dict[str, Any]:
     a, b = draw_fact(rng, split)
-    if rng.random() < 0.5:
-        question, x, steps = rng.choice(SUM_QUESTIONS), a, sum_steps(a, b)
-    else:
-        question, x, steps = rng.choice(DIFFERENCE_QUESTIONS), a + b, difference_steps(a + b, b)
-    content = question.format(x=x, y=b, name=rng.choice(NAMES), things=rng.choice(THINGS))
+    sign: Sign = rng.choice(("+", "-"))
+    x, steps = (a, sum_steps(a, b)) if sign == "+" else (a + b, difference_steps(a + b, b))
+    name, other = rng.sample(NAMES, 2)
+    content = rng.choice(forms[sign]).format(x=x, y=b, name=name, other=other, things=rng.choice(THINGS))
     messages = [{"role": "user", "content": content}, {"role": "assistant", "content": steps}]
     return {"messages": messages, "answer": steps.rpartition("=")[2]}
 
