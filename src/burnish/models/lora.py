@@ -42,7 +42,10 @@ def add_adapter(model: Any, peft_config: Any) -> Any:
         peft_config.target_modules = "all-linear"
     if model.__dict__.get("is_loaded_in_4bit") or model.__dict__.get("is_loaded_in_8bit"):
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    return get_peft_model(model, peft_config)
+    try:
+        return get_peft_model(model, peft_config)
+    except ValueError as error:
+        raise ModelError(f"PEFT cannot add this adapter ({error}); change its options or its target_modules.") from error
 
 
 def untrained_parameters(model: nn.Module) -> list[str]:
