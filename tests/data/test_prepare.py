@@ -238,6 +238,12 @@ def test_empty_rows_are_counted(tokenizer):
     assert prepare(ListRows([{"input_ids": []}, {"input_ids": [4, 5]}], "data"), tokenizer).report.dropped_empty == 1
 
 
+def test_the_first_of_a_kind_is_the_first_of_all_batches(tokenizer):
+    rows = lengths_of(*[4] * 1500, 9, *[4] * 700, 9)
+    report = prepare(ListRows(rows, "data"), tokenizer, PrepareOptions(max_length=5)).report
+    assert (report.dropped_too_long, report.first, report.rows, report.median) == (2, {"dropped_too_long": "data[1500]"}, 2202, 4)
+
+
 def test_rows_that_do_not_teach_to_stop_are_counted():
     tokenizer = make_tokenizer(eos_token="<eos>")
     report = prepare(ListRows([{"messages": TURNS}], "data"), tokenizer).report
@@ -367,10 +373,14 @@ def test_a_cache_that_cannot_be_written(tokenizer, tmp_path):
 
 def test_the_fast_encoder_gives_the_ids_of_the_tokenizer(tokenizer):
     texts = [*CORPUS, "<|im_start|>user\nnaïve 🙂<|im_end|>", "", "  \n\n x"]
-    fast, plain = TextEncoder(tokenizer), TextEncoder(tokenizer)
-    plain._backend = None
-    assert fast._backend is not None
-    assert fast.encode(texts) == plain.encode(texts) == [tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts]
+    expected = [tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts]
+    by_word, whole, plain = (TextEncoder(tokenizer) for _ in range(3))
+    assert by_word._words is not None
+    assert whole._backend is not None
+    whole._words = plain._words = plain._backend = None
+    for encoder in (by_word, whole, plain):
+        assert [ids.tolist() for ids in encoder.encode(texts)] == expected
+    assert by_word._words is not None
 
 
 def test_a_tokenizer_without_a_backend_is_prepared_in_memory(tokenizer, cache):

@@ -85,6 +85,8 @@ def test_a_folder_gives_the_files_of_a_split(tmp_path):
     assert isinstance(train, JoinedRows)
     assert (list(train), train.name) == ([{"text": "train-0.jsonl"}, {"text": "train-1.jsonl"}], tmp_path.name)
     assert (train.where(1), train.read(0, 2)) == ("train-1.jsonl line 1", list(train))
+    twice = JoinedRows([train, train, ListRows([{"text": "x"}])], "twice")
+    assert [twice.read(a, b) for a, b in ((0, 1), (1, 4), (3, 5))] == [list(twice)[a:b] for a, b in ((0, 1), (1, 4), (3, 5))]
     assert list(open_rows(tmp_path, split="test")) == [{"text": "test.jsonl"}]
     assert list(open_rows(str(tmp_path / "t*-*.jsonl"))) == list(train)
     assert failure(tmp_path, split="validation") == (

@@ -70,7 +70,10 @@ class ChatRenderer:
     ) -> str:
         """The text of `render`, for rows of which every token is trained: no span is looked for. Errors: as `render`, but for spans."""
         source, _, variables = self._given(to_tools(tools), chat_template_kwargs)
-        return self._follow(source, self._read(source, to_messages(messages)), variables, False)[1].text
+        read = self._read(source, to_messages(messages))
+        if any("tool_calls" in message for message in read):
+            return self._follow(source, read, variables, False)[1].text
+        return self._templates[source].text(read, variables)
 
     def render_pair(
         self,

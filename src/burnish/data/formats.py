@@ -183,7 +183,7 @@ def check_messages(messages: Any, where: str, column: str) -> None:
     if not messages:
         raise DataError(f"{where}: {column!r} is an empty conversation; give at least one message.")
     for i, message in enumerate(messages):
-        if not isinstance(message, Mapping):
+        if not isinstance(message, dict):
             raise DataError(
                 f"{where}: {column!r} message {i} is of type {type(message).__name__}, not an object with a role and a content."
             )

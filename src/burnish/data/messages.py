@@ -70,12 +70,12 @@ def to_tools(tools: Tools | None) -> list[dict[str, Any]] | None:
 
 def plain(value: Any) -> Any:
     """Only dicts, lists, strings, numbers and booleans, for templates are untrusted and objects have methods; no None in a dict."""
+    if value is None or type(value) in (str, int, float, bool):
+        return value
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items() if item is not None}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
-    if value is None or type(value) in (str, int, float, bool):
-        return value
     if isinstance(value, (np.generic, np.ndarray)):
         return plain(value.tolist())
     for kind in (str, int, float):

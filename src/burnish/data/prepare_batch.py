@@ -38,45 +38,52 @@ class BatchPreparer:
             if made is None:
                 tally.add("dropped_empty", row)
                 continue
-            kept = self._keep(row, made, tally)
-            if kept is not None:
-                builder.add(row, kept[0], [kept[1]], _trained(kept[0] + kept[1]))
+            length = _tokens(made[0]) + _tokens(made[1])
+            tally.lengths[length] += 1
+            self._check_bos(row, made)
+            cut = self._cut(row, made, length)
+            if cut is None:
+                tally.add("dropped_too_long", row)
+                continue
+            prompt, branch = _first_is_context(*cut)
+            trained = sum(len(ids) for ids, _, is_trained in (*prompt, *branch) if is_trained)
+            if not trained:
+                tally.add("dropped_nothing_trained", row)
+                continue
+            builder.add(row, prompt, [branch], trained)
+            self._count(row, (prompt, branch), length, trained, tally)
         return builder.columns(), tally
 
-    def _keep(self, row: int, made: Pieces, tally: Tally) -> Pieces | None:
-        """The row as it enters the store; None where it does not."""
-        prompt, branch = ([piece for piece in part if len(piece[0])] for part in made)
-        length = _tokens(prompt) + _tokens(branch)
-        tally.lengths[length] += 1
-        self._check_bos(row, prompt + branch)
-        limit = self._options.max_length
-        if limit is not None and length > limit:
-            if self._options.truncation_mode == "error":
-                raise RowError(row, f"{length} tokens are more than max_length={limit}; raise it, or choose another truncation_mode.")
-            if self._options.truncation_mode == "drop":
-                tally.add("dropped_too_long", row)
-                return None
-            start = 0 if self._options.truncation_mode == "keep_start" else length - limit
-            prompt, branch = _slice(prompt, start, start + limit), _slice(branch, start - _tokens(prompt), start + limit - _tokens(prompt))
-        prompt, branch = _first_is_context(prompt, branch)
-        if not _trained(prompt + branch):
-            tally.add("dropped_nothing_trained", row)
+    def _cut(self, row: int, made: Pieces, length: int) -> Pieces | None:
+        """The row, cut where it is too long; None where it is dropped."""
+        limit, mode = self._options.max_length, self._options.truncation_mode
+        if limit is None or length <= limit:
+            return made
+        if mode == "error":
+            raise RowError(row, f"{length} tokens are more than max_length={limit}; raise it, or choose another truncation_mode.")
+        if mode == "drop":
             return None
-        self._count(row, prompt, branch, length, tally)
-        return prompt, branch
+        start = 0 if mode == "keep_start" else length - limit
+        before = _tokens(made[0])
+        return _slice(made[0], start, start + limit), _slice(made[1], start - before, start + limit - before)
 
-    def _count(self, row: int, prompt: list[Piece], branch: list[Piece], length: int, tally: Tally) -> None:
-        kept = _tokens(prompt) + _tokens(branch)
-        if kept < length:
+    def _count(self, row: int, kept: Pieces, length: int, trained: int, tally: Tally) -> None:
+        prompt, branch = kept
+        tokens = _tokens(prompt) + _tokens(branch)
+        if tokens < length:
             tally.add("cut", row)
-            tally.counts["tokens_cut"] += length - kept
+            tally.counts["tokens_cut"] += length - tokens
         if not any(piece[2] and self._eos in piece[0] for piece in reversed(branch)):
             tally.add("missing_eos", row)
-        tally.counts.update(kept=1, tokens=kept, trained_tokens=_trained(prompt + branch))
+        tally.counts["kept"] += 1
+        tally.counts["tokens"] += tokens
+        tally.counts["trained_tokens"] += trained
 
-    def _check_bos(self, row: int, pieces: Sequence[Piece]) -> None:
-        head = [int(token) for ids, _, _ in pieces[:2] for token in ids[:2]][:2]
-        if self._bos is not None and self._bos != self._eos and head == [self._bos, self._bos]:
+    def _check_bos(self, row: int, made: Pieces) -> None:
+        if self._bos is None or self._bos == self._eos:
+            return
+        head = [int(token) for ids, _, _ in (*made[0], *made[1])[:3] for token in ids[:2]][:2]
+        if head == [self._bos, self._bos]:
             raise RowError(
                 row, f"the row begins with two BOS tokens (id {self._bos}): the tokenizer and the data write one each; remove one."
             )
@@ -84,10 +91,6 @@ class BatchPreparer:
 
 def _tokens(pieces: Sequence[Piece]) -> int:
     return sum(len(ids) for ids, _, _ in pieces)
-
-
-def _trained(pieces: Sequence[Piece]) -> int:
-    return sum(len(ids) for ids, _, trained in pieces if trained)
 
 
 def _slice(pieces: Sequence[Piece], start: int, stop: int) -> list[Piece]:
@@ -102,11 +105,13 @@ def _slice(pieces: Sequence[Piece], start: int, stop: int) -> list[Piece]:
 
 
 def _first_is_context(prompt: list[Piece], branch: list[Piece]) -> Pieces:
-    """The first token of a row has nothing to be predicted from: it is context, so that counts of trained tokens are exact."""
-    pieces = prompt or branch
-    if not pieces or not pieces[0][2]:
-        return prompt, branch
-    ids, source, _ = pieces[0]
-    parts: list[Piece] = [(ids[:1], source, False), (ids[1:], source, True)]
-    pieces = [*(part for part in parts if len(part[0])), *pieces[1:]]
-    return (pieces, branch) if prompt else ([], pieces)
+    """The first token of a row has nothing to be predicted from: it is context, so that counts of trained tokens are exact.
+
+    Pieces without tokens are left out.
+    """
+    prompt, branch = [piece for piece in prompt if len(piece[0])], [piece for piece in branch if len(piece[0])]
+    part = prompt or branch
+    if part and part[0][2]:
+        ids, source, _ = part[0]
+        part[:1] = [(ids[:1], source, False), (ids[1:], source, True)] if len(ids) > 1 else [(ids, source, False)]
+    return prompt, branch

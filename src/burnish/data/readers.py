@@ -97,7 +97,7 @@ class TextReader:
 
     def tokenise(self, rendered: list[str], first: int, tally: Tally) -> Iterator[Pieces | None]:
         for ids in self._texts.encode(rendered):
-            yield ([], [(self._texts.prefix, TEMPLATE, True), (end(ids, self._texts, self._eos), MODEL, True)]) if ids else None
+            yield ([], [(self._texts.prefix, TEMPLATE, True), (end(ids, self._texts, self._eos), MODEL, True)]) if len(ids) else None
 
 
 class PairReader:
@@ -115,15 +115,16 @@ class PairReader:
         whole = self._texts.encode([p + c for p, c in zip(rendered[0][:looked_at], rendered[1], strict=False)])
         tally.counts["straddled_of"] += looked_at
         for i, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
-            if i < looked_at and whole[i] != prompt + completion:
+            if i < looked_at and not np.array_equal(whole[i], np.concatenate((prompt, completion))):
                 tally.add("straddled", first + i)
-            head = [*self._texts.prefix, *prompt]
-            yield [(head, PROMPT, self._train_prompt)], [(end(completion, self._texts, self._eos), MODEL, True)]
+            head: list[Piece] = [(self._texts.prefix, PROMPT, self._train_prompt), (prompt, PROMPT, self._train_prompt)]
+            yield head, [(end(completion, self._texts, self._eos), MODEL, True)]
 
 
-def end(ids: list[int], texts: TextEncoder, eos: bool) -> list[int]:
+def end(ids: np.ndarray, texts: TextEncoder, eos: bool) -> np.ndarray:
     """`ids` with EOS at their end, never twice."""
-    return [*ids, texts.eos_id] if eos and texts.eos_id is not None and ids[-1:] != [texts.eos_id] else ids
+    ends = not eos or (len(ids) and ids[-1] == texts.eos_id)
+    return ids if ends else np.concatenate((ids, np.asarray([texts.eos_id], dtype=np.int32)))
 
 
 class ChatReader:
@@ -258,11 +259,13 @@ def pieces(segments: Sequence[Segment]) -> list[Piece]:
 
 def conversation(turns: Sequence[Row]) -> list[Row]:
     """Turns in either spelling, with content in parts put together."""
-    return [{key: _text(cell) if key in ("content", "value") else cell for key, cell in turn.items()} for turn in turns]
+    return [_whole(turn) for turn in turns]
 
 
-def _text(content: Any) -> Any:
-    return "".join(part["text"] for part in content) if isinstance(content, list) else content
+def _whole(turn: Row) -> Row:
+    key = "content" if "content" in turn else "value"
+    content = turn.get(key)
+    return turn | {key: "".join(part["text"] for part in content)} if isinstance(content, list) else turn
 
 
 def chat_arguments(row: Row) -> dict[str, Any]:

@@ -170,6 +170,13 @@ class FollowedTemplate:
         """Whether what follows this loop over the messages cannot depend on the messages or the tools."""
         return loop in self._constant
 
+    def text(self, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> str:
+        """Render alone: `trace(messages, variables).text`, in half the time. Errors: as `trace`."""
+        try:
+            return self._plain.render({**variables, "messages": list(messages), PROMPT_FLAG: False})
+        except _REFUSALS:
+            return self.trace(messages, variables).text
+
     def trace(self, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any], *, prompt: bool = False) -> Trace:
         """Render and follow. Errors: ChatTemplateError with the template's own words where it refuses the conversation."""
         pen = _Pen(messages)
