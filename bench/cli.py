@@ -25,7 +25,7 @@ def questions(folder: Path) -> dict[str, tuple[list[str], float, int]]:
     """What is asked → (command, seconds allowed, exit status)."""
     model, rows = folder / "model", folder / "rows.jsonl"
     model.mkdir()
-    (model / "config.json").write_text("{}")
+    (model / "config.json").write_text('{"model_type": "llama"}')
     rows.write_text('{"txt": "a column that no format has"}\n' * 1000)
     asked = [sys.executable, "-c", BURNISH + REPORT]
     return {

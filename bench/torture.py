@@ -39,7 +39,7 @@ def ways(folder: Path) -> dict[str, str]:
         "LoRA": f"{one} {OFTEN} {HELD_OUT} --test_split_size 8 --max_steps 12 --use_peft --lora_r 4",
         "mixture": f"{mixed} {OFTEN} --max_steps 12",
         "streamed mixture": f"{mixed} {OFTEN} --max_steps 12 --dataset_streaming",
-        "by the epoch": f"{one} --save_strategy epoch --eval_strategy epoch --test_split_size 8 --num_train_epochs 3 --load_best_model_at_end",
+        "by the epoch": f"{one} --save_strategy epoch --eval_strategy epoch --load_best_model_at_end --test_split_size 8",
         "every step": f"{one} --save_steps 1 --save_total_limit 1 --max_steps 8",
     }
 

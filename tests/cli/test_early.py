@@ -11,7 +11,7 @@ from burnish.data.rows import DataError
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text("{}")
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "llama"}')
     (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n' * 3)
     (tmp_path / "chat.jsonl").write_text('{"messages": [{"role": "user", "content": "a"}]}\n')
     (tmp_path / "bad.jsonl").write_text('{"txt": "a"}\n')

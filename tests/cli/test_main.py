@@ -16,7 +16,7 @@ def folder(tmp_path, monkeypatch):
     """A folder to work in, with a model (as far as early checks look), rows, and rows of no format."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text("{}")
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "llama"}')
     (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n' * 3)
     (tmp_path / "bad.jsonl").write_text('{"txt": "a"}\n' * 3)
     return tmp_path

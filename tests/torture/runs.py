@@ -191,20 +191,14 @@ def torture(
     assert alone.code == 0, alone.output
     wanted = result(folder / "alone" / "run")
     total = steps(folder / "alone" / "run")[-1]
-    kinds = {
-        True: cycle([kind for kind in (*KINDS, "clock") if kind != "find"]),
-        False: cycle(["find", "save", "publish", "clock", "train"]),
-    }
+    first, later = cycle([kind for kind in (*KINDS, "clock") if kind != "find"]), cycle(["find", "save", "publish", "clock", "train"])
     for series in count():
         here, run = folder / str(series), folder / str(series) / "run"
         for attempt in range(together + 1):
             before, moment = newest(run), None
             if attempt < together and died < kills:
-                kind, left = next(kinds[attempt == 0]), 1 - before / total
-                most = alone.seconds if kind == "clock" else alone.counts[kind]
-                moment = Moment(
-                    kind=kind, number=draw.uniform(0.05, most * left) if kind == "clock" else draw.randint(1, max(1, round(most * left)))
-                )
+                kind, left = next(later if attempt else first), 1 - before / total
+                moment = moment_of(kind, left * (alone.seconds if kind == "clock" else alone.counts[kind]), draw)
             ended = start(context, arguments(run), here, moment)
             check_continued(ended, run, before)
             if not ended.killed:
@@ -219,6 +213,10 @@ def torture(
         shutil.rmtree(here)
         if died >= kills:
             return
+
+
+def moment_of(kind: str, most: float, draw: random.Random) -> Moment:
+    return Moment(kind=kind, number=draw.uniform(0.01, most) if kind == "clock" else draw.randint(1, max(1, round(most))))
 
 
 def newest(run: Path) -> int:

@@ -1,7 +1,10 @@
 """What can be refused before torch is imported: whatever the options, the file system and the first rows show."""
 
+import json
+import os
 from pathlib import Path
 
+from burnish.checkpoint.continued import check_continued
 from burnish.cli.sets import open_sets
 from burnish.config.data import DataConfig
 from burnish.config.model import ModelConfig
@@ -19,9 +22,11 @@ def early_checks(model: ModelConfig, data: DataConfig, args: SFTConfig) -> None:
         ConfigError: options that contradict each other across configurations, or a folder without what it should hold.
         DataError: no such data, or first rows that no format fits.
         TrackerError: a tracker whose library is missing.
+        CheckpointError: `output_dir` holds a run with other options.
     """
     _check_model(model)
     _check_plan(data, args)
+    _check_output(model, args)
     if args.resume_from_checkpoint not in ("auto", "never") and not Path(args.resume_from_checkpoint).is_dir():
         raise ConfigError(f"resume_from_checkpoint={args.resume_from_checkpoint!r} must be 'auto', 'never' or a checkpoint's folder.")
     try:
@@ -29,6 +34,7 @@ def early_checks(model: ModelConfig, data: DataConfig, args: SFTConfig) -> None:
     except ValueError as error:
         raise ConfigError(str(error)) from None
     check_trackers(args.report_to)
+    check_continued(args)
     train, held_out = open_sets(data, args.seed)
     for given in (train, *named_sets(held_out).values()):
         formats_of(as_dataset(given), text_field=args.dataset_text_field)
@@ -52,8 +58,30 @@ def _check_model(model: ModelConfig) -> None:
     if model.model_name_or_path is None:
         raise ConfigError("No model is named; give --model_name_or_path, a local folder or a hub id.")
     check_folder("model_name_or_path", model.model_name_or_path, "config.json", "adapter_config.json")
+    _check_architecture(Path(model.model_name_or_path) / "config.json")
     if model.adapter_name_or_path is not None:
         check_folder("adapter_name_or_path", model.adapter_name_or_path, "adapter_config.json")
+
+
+def _check_architecture(path: Path) -> None:
+    if not path.is_file():
+        return
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path} is not JSON ({error}); give the folder of a model that transformers can load.") from None
+    if not isinstance(content, dict) or "model_type" not in content:
+        raise ConfigError(f"{path} names no model_type; give the folder of a model that transformers can load.")
+
+
+def _check_output(model: ModelConfig, args: SFTConfig) -> None:
+    path = Path(args.output_dir)
+    here = next(one for one in (path, *path.absolute().parents) if one.exists())
+    if not here.is_dir() or not os.access(here, os.W_OK):
+        fault = "may not be written to" if here.is_dir() else "is a file"
+        raise ConfigError(f"output_dir={args.output_dir!r} cannot be made, because {here} {fault}; name another folder.")
+    if path.resolve() == Path(str(model.model_name_or_path)).resolve():
+        raise ConfigError(f"output_dir={args.output_dir!r} is the model's own folder, which the result would replace; name another.")
 
 
 def _check_plan(data: DataConfig, args: SFTConfig) -> None:

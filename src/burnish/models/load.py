@@ -11,6 +11,8 @@ import torch
 from burnish.config.model import ModelConfig
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+TOKENIZER_FILES = ("tokenizer", "vocab", "spiece", "sentencepiece", "tekken")
+"""What the names of a tokenizer's files begin with."""
 
 
 class ModelError(ValueError):
@@ -31,8 +33,10 @@ def choose_compute_dtype(wanted: str, device: torch.device) -> tuple[torch.dtype
     return torch.float32, "this CPU has no bfloat16 units"
 
 
-def _hub_error(what: str, name: str, error: Exception) -> ModelError:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _not_loaded(what: str, name: str, error: Exception) -> ModelError:
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    if not Path(name).exists():
+        return ModelError(f"{what} {name!r} could not be loaded: it is no local folder, and the hub did not give it ({first}).")
     return ModelError(f"{what} {name!r} could not be loaded ({first}); give a folder with a transformers model, or a hub id.")
 
 
@@ -42,10 +46,12 @@ def load_tokenizer(config: ModelConfig, *, chat_template_path: str | None = None
 
     options = {"revision": config.model_revision, "trust_remote_code": config.trust_remote_code}
     name = str(config.model_name_or_path)
+    if Path(name).is_dir() and not any(file.name.startswith(TOKENIZER_FILES) for file in Path(name).iterdir()):
+        raise _not_loaded("The tokenizer of", name, FileNotFoundError("the folder holds no tokenizer.json or the like"))
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **options)
     except (OSError, ValueError) as error:
-        raise _hub_error("The tokenizer of", name, error) from error
+        raise _not_loaded("The tokenizer of", name, error) from error
     return adapt_tokenizer(tokenizer, chat_template_path=chat_template_path, eos_token=eos_token)
 
 
@@ -69,6 +75,7 @@ def load_model(config: ModelConfig, device: torch.device) -> Any:
 
     A folder that holds an adapter gives its base model with the adapter on it, trainable. Raises ModelError.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     name = str(config.model_name_or_path)
@@ -80,16 +87,20 @@ def load_model(config: ModelConfig, device: torch.device) -> Any:
     if config.attn_implementation not in (None, "tree", "branches"):
         options["attn_implementation"] = config.attn_implementation
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             name,
             revision=config.model_revision,
             trust_remote_code=config.trust_remote_code,
             dtype=DTYPES["float32" if config.dtype == "auto" else config.dtype],
+            output_loading_info=True,
             **_quantization(config),
             **options,
         )
-    except (OSError, ValueError) as error:
-        raise _hub_error("The model", name, error) from error
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise _not_loaded("The model", name, error) from error
+    model, found = loaded
+    if missing := sorted(found["missing_keys"]):
+        raise ModelError(f"{name} has no weights for {', '.join(missing[:5])}, {len(missing)} in all, which would start at random.")
     if not (config.load_in_4bit or config.load_in_8bit):
         model = model.to(device)
     return _with_adapter(model, config.adapter_name_or_path) if config.adapter_name_or_path else model
@@ -108,7 +119,7 @@ def load_skeleton(config: ModelConfig) -> Any:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(found, dtype=DTYPES["float32" if config.dtype == "auto" else config.dtype])
     except (OSError, ValueError) as error:
-        raise _hub_error("The model", name, error) from error
+        raise _not_loaded("The model", name, error) from error
 
 
 def _renamed(config: ModelConfig, name: str) -> ModelConfig:
@@ -123,7 +134,7 @@ def _with_adapter(model: Any, adapter: str) -> Any:
     try:
         return PeftModel.from_pretrained(model, adapter, is_trainable=True)
     except (OSError, ValueError) as error:
-        raise _hub_error("The adapter", adapter, error) from error
+        raise _not_loaded("The adapter", adapter, error) from error
 
 
 def _quantization(config: ModelConfig) -> dict[str, Any]:
