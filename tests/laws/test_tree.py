@@ -126,6 +126,15 @@ def test_adapters(family, options, way):
     assert max(logp, gradient) <= 1e-10
 
 
+@pytest.mark.parametrize("way", ["sdpa", "dense"])
+def test_adapters_with_gradient_checkpointing(way):
+    """Nothing before the first adapter needs a gradient, and the recomputed layers still see the tree."""
+    model, truth = adapted("gemma3", ADAPTERS["head"]), adapted("gemma3", ADAPTERS["head"])
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.train(), truth.train()
+    assert max(compare(model, truth, make_tree(VOCABULARY), WAYS[way])) <= 1e-10
+
+
 def test_an_adapter_on_a_tied_head_and_a_disabled_one():
     model, truth, tree = adapted("llama-tied", ADAPTERS["head"]), adapted("llama-tied", ADAPTERS["head"]), make_tree(VOCABULARY)
     assert max(compare(model, truth, tree, WAYS["sdpa"])) <= 1e-10
