@@ -96,7 +96,7 @@ OWN: dict[str, dict[str, Any]] = {
         "use_cpu": True,
         "disable_tqdm": True,
     },
-    "burnish": {"batch_size": BATCH},
+    "burnish": {"batch_size": BATCH, "compute_dtype": "float32"},
 }
 
 
