@@ -309,7 +309,7 @@ class Trainer(Generic[C]):
     def identity(self) -> dict[str, str]:
         """What must be the same for a run to be continued, by the name that an error will use."""
         sources = self.train_set.sources if self.train_set else ()
-        data = self.train_examples.fingerprint if self.train_examples else f"stream of {', '.join(rows.name for rows in sources)}"
+        data = self.train_examples.fingerprint[:16] if self.train_examples else f"stream of {', '.join(rows.name for rows in sources)}"
         return identity_of(self.args) | {
             "model": model_identity(self.model),
             "data": data,
@@ -344,7 +344,7 @@ class Trainer(Generic[C]):
                 directory.adopt_metrics(found.path, run.state.metrics_offset)
             metrics = MetricsFile(directory.metrics)
             if taken_back := metrics.truncate(run.state.metrics_offset):
-                self.console.message(f"Took back {taken_back} lines of {directory.metrics}, of steps after step {found.step}.")
+                self.console.message(f"Took back what {directory.metrics} says of steps after step {found.step}; lines: {taken_back}.")
             name = args.run_name or directory.path.name
             trackers = Trackers(args.report_to, name, directory.path, to_dict(args), start_step=found.step, message=self.console.message)
             run.report = Reporter(self.console, metrics, trackers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from burnish.checkpoint.files import check_options
+from burnish.checkpoint.files import CheckpointError, check_options, checkpoints
 from burnish.config.parse import to_dict
 from burnish.config.train import TrainConfig
 
@@ -47,8 +47,20 @@ def check_continued(args: TrainConfig) -> None:
 
     The model and the data are compared when they are loaded. Raises CheckpointError.
     """
-    if args.overwrite_output_dir or args.resume_from_checkpoint == "never":
+    output_dir, wanted = Path(args.output_dir), args.resume_from_checkpoint
+    refuse(output_dir, wanted, overwrite=args.overwrite_output_dir)
+    if args.overwrite_output_dir or wanted == "never":
         return
     given = {"steps": str(args.max_steps)} if args.max_steps > 0 else {}
-    path = None if args.resume_from_checkpoint == "auto" else Path(args.resume_from_checkpoint)
-    check_options(Path(args.output_dir), identity_of(args) | given, path=path)
+    check_options(output_dir, identity_of(args) | given, path=None if wanted == "auto" else Path(wanted))
+
+
+def refuse(output_dir: Path, wanted: str, *, overwrite: bool) -> None:
+    """Refuses to begin anew where a run is, without `overwrite`, and to continue what `overwrite` deletes. Raises CheckpointError."""
+    if overwrite and wanted not in ("auto", "never"):
+        raise CheckpointError(f"overwrite_output_dir=True begins anew, and resume_from_checkpoint={wanted!r} does not; give one of them.")
+    if wanted == "never" and not overwrite and (here := checkpoints(output_dir)):
+        raise CheckpointError(
+            f"{output_dir} holds a run already (up to {here[-1].name}) and resume_from_checkpoint is 'never'; "
+            "choose another output_dir, or set overwrite_output_dir=True to delete it."
+        )

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from burnish.checkpoint.continued import refuse
 from burnish.checkpoint.files import CheckpointError, Found, checkpoints, clean, find_checkpoint, save_checkpoint
 from burnish.checkpoint.state import TrainState, random_state
 from burnish.distributed.launch import Launch, all_sum, gather
@@ -41,22 +42,12 @@ class RunDirectory:
         return self._on_main(partial(self._find, wanted, identity, overwrite))
 
     def _find(self, wanted: str, identity: Mapping[str, str], overwrite: bool) -> Found:
-        nothing = Found(path=None, step=0, skipped=())
-        if wanted not in ("auto", "never"):
-            if overwrite:
-                raise CheckpointError(f"overwrite_output_dir=True begins anew, and resume_from_checkpoint={wanted!r} does not; give one.")
-            return find_checkpoint(self.path, identity, path=Path(wanted))
+        refuse(self.path, wanted, overwrite=overwrite)
         if overwrite:
             self.clear()
-            return nothing
-        if wanted == "auto":
-            return find_checkpoint(self.path, identity)
-        if here := checkpoints(self.path):
-            raise CheckpointError(
-                f"{self.path} holds a run already (up to {here[-1].name}) and resume_from_checkpoint is 'never'; "
-                "choose another output_dir, or set overwrite_output_dir=True to delete it."
-            )
-        return nothing
+        if overwrite or wanted == "never":
+            return Found(path=None, step=0, skipped=())
+        return find_checkpoint(self.path, identity, path=None if wanted == "auto" else Path(wanted))
 
     def clear(self) -> None:
         """Deletes the checkpoints and metrics of an earlier run. Nothing else in the folder is touched."""

@@ -11,6 +11,7 @@ from burnish.config.model import ModelConfig
 from burnish.config.sft import SFTConfig
 from burnish.config.values import ConfigError
 from burnish.data.dataset import as_dataset, formats_of, named_sets
+from burnish.data.formats import check_loss_options
 from burnish.ops.schedules import schedule
 from burnish.report.trackers import check_trackers
 
@@ -33,11 +34,14 @@ def early_checks(model: ModelConfig, data: DataConfig, args: SFTConfig) -> None:
         schedule(args.lr_scheduler_type, warmup=1, total=2, **(args.lr_scheduler_kwargs or {}))
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    if str(args.chat_template_path).endswith((".jinja", ".j2")) and not Path(str(args.chat_template_path)).is_file():
+        raise ConfigError(f"chat_template_path={args.chat_template_path!r} names a file that is not there.")
     check_trackers(args.report_to)
     check_continued(args)
     train, held_out = open_sets(data, args.seed)
     for given in (train, *named_sets(held_out).values()):
-        formats_of(as_dataset(given), text_field=args.dataset_text_field)
+        for one in formats_of(as_dataset(given), text_field=args.dataset_text_field):
+            check_loss_options(one, completion_only_loss=args.completion_only_loss, assistant_only_loss=args.assistant_only_loss)
 
 
 def check_folder(name: str, folder: str, *files: str) -> None:

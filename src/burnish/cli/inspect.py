@@ -9,6 +9,7 @@ import rich.console
 import torch
 
 from burnish.cli.sets import open_sets
+from burnish.cli.train import quiet_bars
 from burnish.config.data import DataConfig
 from burnish.config.model import ModelConfig
 from burnish.config.sft import SFTConfig
@@ -23,6 +24,7 @@ from burnish.report.tokens import length_histogram, show_example
 
 def inspect_sft(model: ModelConfig, data: DataConfig, args: SFTConfig, *, rows: int = 3) -> int:
     """Shows the first rows as tokens, what becomes of all rows, their lengths, and the memory a run would take."""
+    quiet_bars()
     console = rich.console.Console()
     say: Callable[[str], None] = lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)  # noqa: E731
     tokenizer = load_tokenizer(model, chat_template_path=args.chat_template_path, eos_token=args.eos_token)

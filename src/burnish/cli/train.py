@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from burnish.cli.sets import open_sets
@@ -13,8 +14,17 @@ from burnish.models.memory import device_memory
 from burnish.trainer import Trainer
 
 
+def quiet_bars() -> None:
+    """transformers draws a bar for each load and save, which in a log file is noise."""
+    if not sys.stderr.isatty():
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+
+
 def run_training(trainer_class: type[Trainer[Any]], model: ModelConfig, data: DataConfig, args: TrainConfig) -> int:
     """Trains, saves, and reads the saved model back where the memory allows."""
+    quiet_bars()
     train, held_out = open_sets(data, args.seed)
     trainer = trainer_class(
         str(model.model_name_or_path), args, train_dataset=train, eval_dataset=held_out, model_config=model, data_config=data

@@ -11,7 +11,7 @@ import numpy as np
 from burnish.data.formats import Format, check_rows
 from burnish.data.order import Order, permutation
 from burnish.data.prepare import PrepareOptions, prepare
-from burnish.data.rows import DataError, Row, Rows, digest
+from burnish.data.rows import DataError, PlacedRows, Row, Rows, digest
 from burnish.data.sources import StreamRows, open_rows
 from burnish.types import Example
 
@@ -30,9 +30,9 @@ class Dataset:
     def streaming(self) -> bool:
         return any(isinstance(source, StreamRows) for source in self.sources)
 
-    def first_rows(self, source: int) -> Rows | list[Row]:
+    def first_rows(self, source: int) -> Rows:
         rows = self.sources[source]
-        return rows.head(100) if isinstance(rows, StreamRows) else rows
+        return PlacedRows(rows.head(100), rows) if isinstance(rows, StreamRows) else rows
 
 
 def as_dataset(given: Any) -> Dataset:

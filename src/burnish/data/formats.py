@@ -176,6 +176,14 @@ def _mixed(value: Any, fmt: Format) -> str:
     return ""
 
 
+def check_loss_options(fmt: Format, *, completion_only_loss: bool | None, assistant_only_loss: bool) -> None:
+    """Errors: DataError for an option that the format would ignore."""
+    if completion_only_loss and fmt.name in ("text", *CHAT):
+        raise DataError(f"completion_only_loss=True needs rows with a prompt and a completion, and these are {fmt.name}; leave it out.")
+    if assistant_only_loss and not (fmt.conversational or "assistant_masks" in fmt.columns or fmt.name == "formatting_func"):
+        raise DataError(f"assistant_only_loss=True needs conversations, and these rows are {fmt}; leave it out.")
+
+
 def check_messages(messages: Any, where: str, column: str) -> None:
     """A conversation is a non-empty list of objects with role/content or from/value."""
     if not isinstance(messages, list):

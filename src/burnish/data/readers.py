@@ -23,7 +23,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from burnish.data.chat import ChatRenderer, ChatTemplateError, Rendering, Span
-from burnish.data.formats import Format
+from burnish.data.formats import Format, check_loss_options
 from burnish.data.prepare_report import Tally
 from burnish.data.rows import DataError, Row
 from burnish.data.store import Piece
@@ -180,16 +180,22 @@ class ChatPairReader:
 
 
 class TokenReader:
-    """`input_ids`, taken as they are."""
+    """`input_ids`, taken as they are. Errors: RowError for an id that the vocabulary lacks."""
 
-    def __init__(self, *, use_completion_mask: bool) -> None:
+    def __init__(self, *, use_completion_mask: bool, vocabulary: int) -> None:
+        self._vocabulary = vocabulary
         self._masks = ["completion_mask", "assistant_masks"] if use_completion_mask else ["assistant_masks"]
 
     def render(self, rows: Sequence[Row], first: int) -> Sequence[Row]:
         return rows
 
     def tokenise(self, rendered: Sequence[Row], first: int, tally: Tally) -> Iterator[Pieces | None]:
-        for row in rendered:
+        for i, row in enumerate(rendered, first):
+            if (largest := max(row["input_ids"], default=0)) >= self._vocabulary:
+                raise RowError(
+                    i,
+                    f"token id {largest:,} is not among the tokenizer's {self._vocabulary:,}; encode the rows with the model's own tokenizer.",
+                )
             yield self._pieces(row) if row["input_ids"] else None
 
     def _pieces(self, row: Row) -> Pieces:
@@ -211,12 +217,9 @@ def reader_for(fmt: Format, tokenizer: Any, options: PrepareOptions) -> Reader:
     Errors: DataError for an option that the format would ignore, no EOS where one is to be appended, no chat template.
     """
     completion_only = options.completion_only_loss
-    if completion_only and fmt.name in ("text", "messages", "conversations"):
-        raise DataError(f"completion_only_loss=True needs rows with a prompt and a completion, and these are {fmt.name}; leave it out.")
-    if options.assistant_only_loss and not (fmt.conversational or "assistant_masks" in fmt.columns):
-        raise DataError(f"assistant_only_loss=True needs conversations, and these rows are {fmt}; leave it out.")
+    check_loss_options(fmt, completion_only_loss=completion_only, assistant_only_loss=options.assistant_only_loss)
     if fmt.name == "input_ids":
-        return TokenReader(use_completion_mask=completion_only is not False)
+        return TokenReader(use_completion_mask=completion_only is not False, vocabulary=len(tokenizer))
     if fmt.conversational:
         if not (options.chat_template or tokenizer.chat_template):
             raise DataError(
