@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from burnish.models.export import check_export, merge_adapter
+from burnish.models.export import check_export, merge_adapter, save_model
 from burnish.models.load import ModelError
 from tests.laws.methods import CASES, build_trainer, cases, tokenizer
 from tests.models.families import VOCABULARY, tiny_model
@@ -147,10 +147,13 @@ def test_nothing_of_tree_attention_is_written(exported):
         assert not any('"tree"' in file.read_text() for file in path.glob("*config.json"))
 
 
-def test_generation_stops_where_training_stopped(exported):
-    path = exported[2]["sft-nll", "full", "saved"]
-    eos = json.loads((path / "generation_config.json").read_text())["eos_token_id"]
-    assert 2 in (eos if isinstance(eos, list) else [eos])
+@pytest.mark.parametrize(("before", "after"), [(2, 2), (7, [2, 7]), ([7, 2], [7, 2]), ([7, 8], [2, 7, 8]), (None, [2])])
+def test_generation_stops_where_training_taught_it_to(tmp_path, before, after):
+    """At the tokenizer's end-of-sequence token (2), and wherever the model stopped before."""
+    model = tiny_model("llama", dtype=torch.float32)
+    model.generation_config.eos_token_id = before
+    save_model(model, tmp_path, tokenizer())
+    assert json.loads((tmp_path / "generation_config.json").read_text())["eos_token_id"] == after
 
 
 def test_a_folder_that_holds_another_model_is_caught(exported, tmp_path):

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from burnish.distributed.launch import Launch
+from tests.laws.continued import lines
 from tests.laws.exact import distance
 from tests.laws.methods import cases
-from tests.laws.two_processes import RANKS, SITUATIONS, outcomes
+from tests.laws.two_processes import RANKS, SITUATIONS, outcomes, trained
 
 pytestmark = [pytest.mark.usefixtures("float64"), pytest.mark.xdist_group("ranks")]
 ROOT = Path(__file__).parents[2]
@@ -27,9 +28,14 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
+def runs_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("ranks")
+
+
+@pytest.fixture(scope="module")
+def ranks(runs_folder):
     """(case, situation) → outcomes, of each rank. All situations are run by the same two processes."""
-    output = tmp_path_factory.mktemp("ranks")
+    output = runs_folder
     shared = {**os.environ, "WORLD_SIZE": str(RANKS), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "tests.laws.two_processes", str(output)]
     processes = []
@@ -60,6 +66,27 @@ def test_two_are_one(ranks, case, situation):
             assert distance(theirs.gradient, ours.gradient) <= 1e-10
             assert distance(theirs.weights, ours.weights) <= 1e-10
             assert theirs.metrics == pytest.approx(ours.metrics, rel=1e-9, abs=1e-12)
+
+
+@cases("ranks")
+def test_the_whole_trainer(ranks, runs_folder, tmp_path, case):
+    """From rows to the last checkpoint: the same weights up to float32's rounding, one metrics.jsonl with the same lines."""
+    alone = trained(case, tmp_path / "alone")
+    for found in ranks:
+        theirs = found[case.name, "trained"]
+        assert all(torch.allclose(theirs[n], alone[n], rtol=1e-4, atol=1e-5) for n in alone)
+    written, wanted = lines(runs_folder / case.name), lines(tmp_path / "alone")
+    if "micro-batch" in case.exempt:  # here each rank's balance is its own
+        written, wanted = ([{"step": line["step"]} for line in one] for one in (written, wanted))
+    assert written == [pytest.approx(line, rel=1e-3, abs=1e-5) for line in wanted]
+
+
+@cases("ranks")
+def test_stopped_is_never_stopped(ranks, runs_folder, case):
+    for found in ranks:
+        whole, again = found[case.name, "trained"], found[case.name, "continued"]
+        assert all(torch.equal(again[n], whole[n]) for n in whole)
+    assert lines(runs_folder / f"{case.name} continued") == lines(runs_folder / case.name)
 
 
 @cases("ranks")

@@ -5,6 +5,7 @@ takes part in it. Models compute in float64 throughout.
 """
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -83,6 +84,15 @@ def test_random_forests(backend, seed):
     tree = make_tree(VOCABULARY, [(int(rng.integers(1, 9)), int(rng.integers(-1, n))) for n in range(12)], seed=seed)
     logp, gradient = compare(*twins("gemma3"), tree, WAYS[backend])
     assert max(logp, gradient) <= 1e-10
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_targets_in_any_order(way):
+    tree = make_tree(VOCABULARY)
+    mixed = torch.randperm(tree.N, generator=torch.Generator().manual_seed(0))
+    turned = replace(tree, index_N=tree.index_N[mixed], source_N=tree.source_N[mixed], branch_N=tree.branch_N[mixed])
+    policy = policy_of(tiny_model("llama"), WAYS[way])
+    assert (policy(turned).logp_N - policy(tree).logp_N[mixed]).abs().max() <= 1e-12
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral-sliding", "gemma3", "gpt-oss", "qwen3-moe"])

@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 
-from burnish.distributed.launch import Launch, gather, launch
+from burnish.distributed.launch import Launch, barrier, gather, launch
 from burnish.models.policy import Paths
+from tests.laws.continued import build as build_again
+from tests.laws.continued import cut_short, weights, whole
 from tests.laws.exact import float64_throughout
 from tests.laws.methods import CASES, Case
 from tests.laws.runs import Outcome, make_run, take, whole_step
@@ -65,12 +67,29 @@ def outcomes(case: Case, situation: str, here: Launch) -> list[Outcome]:
     return [take(run, batch, evaluated=evaluated, max_tokens=max_tokens) for _ in range(2)]
 
 
+def trained(case: Case, folder: Path) -> dict[str, torch.Tensor]:
+    """The whole trainer, in float32, without dropout: the one thing that depends on which rank a row is on."""
+    return whole(case, "adamw", folder, disable_dropout=True, save_steps=1)
+
+
+def stopped_and_continued(case: Case, run: Path, into: Path, here: Launch) -> dict[str, torch.Tensor]:
+    if here.main:
+        cut_short(run, 3, into)
+    barrier(here)
+    trainer = build_again(case, "adamw", into, disable_dropout=True, save_strategy="no")
+    trainer.train()
+    return weights(trainer)
+
+
 def main(output: Path) -> None:
     torch.set_num_threads(1)
     here = launch()
     with float64_throughout():
         bound = [case for case in CASES if "ranks" not in case.exempt]
-        found = {(case.name, situation): outcomes(case, situation, here) for case in bound for situation in SITUATIONS}
+        found: dict[Any, Any] = {(case.name, situation): outcomes(case, situation, here) for case in bound for situation in SITUATIONS}
+    for case in bound:
+        found[case.name, "trained"] = trained(case, output / case.name)
+        found[case.name, "continued"] = stopped_and_continued(case, output / case.name, output / f"{case.name} continued", here)
     torch.save(found, output / f"{here.rank}.pt")
     gather(None, here)  # nobody leaves before all have written
 
