@@ -1,7 +1,6 @@
 """Rows of each format → token pieces: what is prompt, what is completion, and which tokens are trained.
 
-A reader works in two phases, so that one batch's Python can run beside another's Rust: `render` makes texts of rows,
-`tokenise` makes pieces of texts. Which tokens are trained has the meaning that TRL's users know:
+Which tokens are trained has the meaning that TRL's users know:
 
     format                              completion_only_loss   assistant_only_loss   trained
     text                                –                      –                     every token
@@ -77,12 +76,10 @@ class RowError(DataError):
 
 
 class Reader(Protocol):
-    """Rows of one format to pieces. `first` is the number of the first row."""
+    """Rows of one format to pieces."""
 
-    def render(self, rows: Sequence[Row], first: int) -> Any: ...
-
-    def tokenise(self, rendered: Any, first: int, tally: Tally) -> Iterator[Pieces | None]:
-        """The pieces of each row; None for an empty one."""
+    def read(self, rows: Sequence[Row], first: int, tally: Tally) -> Iterator[Pieces | None]:
+        """The pieces of each row; None for an empty one. `first` is the number of the first row."""
         ...
 
 
@@ -92,11 +89,8 @@ class TextReader:
     def __init__(self, texts: TextEncoder, column: str, *, eos: bool) -> None:
         self._texts, self._column, self._eos = texts, column, eos
 
-    def render(self, rows: Sequence[Row], first: int) -> list[str]:
-        return [row[self._column] for row in rows]
-
-    def tokenise(self, rendered: list[str], first: int, tally: Tally) -> Iterator[Pieces | None]:
-        for ids in self._texts.encode(rendered):
+    def read(self, rows: Sequence[Row], first: int, tally: Tally) -> Iterator[Pieces | None]:
+        for ids in self._texts.encode([row[self._column] for row in rows]):
             yield ([], [(self._texts.prefix, TEMPLATE, True), (end(ids, self._texts, self._eos), MODEL, True)]) if len(ids) else None
 
 
@@ -106,13 +100,11 @@ class PairReader:
     def __init__(self, texts: TextEncoder, *, train_prompt: bool, eos: bool) -> None:
         self._texts, self._train_prompt, self._eos = texts, train_prompt, eos
 
-    def render(self, rows: Sequence[Row], first: int) -> tuple[list[str], list[str]]:
-        return [row["prompt"] for row in rows], [row["completion"] for row in rows]
-
-    def tokenise(self, rendered: tuple[list[str], list[str]], first: int, tally: Tally) -> Iterator[Pieces]:
-        prompts, completions = self._texts.encode(rendered[0]), self._texts.encode_continuations(rendered[1])
-        looked_at = max(0, min(len(prompts), STRADDLE_ROWS - first))
-        whole = self._texts.encode([p + c for p, c in zip(rendered[0][:looked_at], rendered[1], strict=False)])
+    def read(self, rows: Sequence[Row], first: int, tally: Tally) -> Iterator[Pieces]:
+        prompts = self._texts.encode([row["prompt"] for row in rows])
+        completions = self._texts.encode_continuations([row["completion"] for row in rows])
+        looked_at = max(0, min(len(rows), STRADDLE_ROWS - first))
+        whole = self._texts.encode([row["prompt"] + row["completion"] for row in rows[:looked_at]])
         tally.counts["straddled_of"] += looked_at
         for i, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
             if i < looked_at and not np.array_equal(whole[i], np.concatenate((prompt, completion))):
@@ -135,23 +127,20 @@ class ChatReader:
         self._renderer = ChatRenderer(tokenizer, options.chat_template)
         self._texts = None if options.assistant_only_loss else TextEncoder(tokenizer)
 
-    def render(self, rows: Sequence[Row], first: int) -> list[Any]:
-        # Where every token is trained, nothing has to be known of the turns.
-        render: Callable[..., Any] = self._renderer.text if self._texts else self._renderer.render
-        return render_each(rows, first, lambda row: render(self._conversation(row), **chat_arguments(row)))
+    def read(self, rows: Sequence[Row], first: int, tally: Tally) -> Iterator[Pieces]:
+        if self._texts:  # every token is trained: nothing has to be known of the turns
+            texts = render_each(rows, first, lambda row: self._renderer.text(self._conversation(row), **chat_arguments(row)))
+            for ids in self._texts.encode(texts):
+                yield [], [(ids, TEMPLATE, True)]
+            return
+        renderings = render_each(rows, first, lambda row: self._renderer.render(self._conversation(row), **chat_arguments(row)))
+        encoded = self._renderer.encode(renderings)
+        count_straddled(tally, encoded.straddled, len(rows), first)
+        for segments in encoded.rows:
+            yield [], pieces(segments)
 
     def _conversation(self, row: Row) -> list[Row]:
         return [message for column in self._columns for message in conversation(row[column])]
-
-    def tokenise(self, rendered: list[Any], first: int, tally: Tally) -> Iterator[Pieces]:
-        if self._texts:
-            for ids in self._texts.encode(rendered):
-                yield [], [(ids, TEMPLATE, True)]
-            return
-        encoded = self._renderer.encode(rendered)
-        count_straddled(tally, encoded.straddled, len(rendered), first)
-        for segments in encoded.rows:
-            yield [], pieces(segments)
 
 
 class ChatPairReader:
@@ -161,8 +150,12 @@ class ChatPairReader:
         self._renderer = ChatRenderer(tokenizer, options.chat_template)
         self._assistant_only = options.assistant_only_loss
 
-    def render(self, rows: Sequence[Row], first: int) -> list[tuple[Rendering, Rendering]]:
-        return render_each(rows, first, self._render)
+    def read(self, rows: Sequence[Row], first: int, tally: Tally) -> Iterator[Pieces]:
+        pairs = render_each(rows, first, self._render)
+        encoded = self._renderer.encode([rendering for pair in pairs for rendering in pair])
+        count_straddled(tally, encoded.straddled, len(rows), first)
+        for prompt, completion in zip(encoded.rows[::2], encoded.rows[1::2], strict=True):
+            yield pieces(prompt), pieces(completion)
 
     def _render(self, row: Row) -> tuple[Rendering, Rendering]:
         prompt, completion = (conversation(row[name]) for name in ("prompt", "completion"))
@@ -172,12 +165,6 @@ class ChatPairReader:
         whole = Span(start=0, end=len(after.text), source="model", trained=True)
         return before, replace(after, spans=(whole,) if after.text else ())
 
-    def tokenise(self, rendered: list[tuple[Rendering, Rendering]], first: int, tally: Tally) -> Iterator[Pieces]:
-        encoded = self._renderer.encode([rendering for pair in rendered for rendering in pair])
-        count_straddled(tally, encoded.straddled, len(rendered), first)
-        for prompt, completion in zip(encoded.rows[::2], encoded.rows[1::2], strict=True):
-            yield pieces(prompt), pieces(completion)
-
 
 class TokenReader:
     """`input_ids`, taken as they are. Errors: RowError for an id that the vocabulary lacks."""
@@ -186,16 +173,11 @@ class TokenReader:
         self._vocabulary = vocabulary
         self._masks = ["completion_mask", "assistant_masks"] if use_completion_mask else ["assistant_masks"]
 
-    def render(self, rows: Sequence[Row], first: int) -> Sequence[Row]:
-        return rows
-
-    def tokenise(self, rendered: Sequence[Row], first: int, tally: Tally) -> Iterator[Pieces | None]:
-        for i, row in enumerate(rendered, first):
+    def read(self, rows: Sequence[Row], first: int, tally: Tally) -> Iterator[Pieces | None]:
+        for i, row in enumerate(rows, first):
             if (largest := max(row["input_ids"], default=0)) >= self._vocabulary:
-                raise RowError(
-                    i,
-                    f"token id {largest:,} is not among the tokenizer's {self._vocabulary:,}; encode the rows with the model's own tokenizer.",
-                )
+                said = f"token id {largest:,} is not among the tokenizer's {self._vocabulary:,}"
+                raise RowError(i, f"{said}; encode the rows with the model's own tokenizer.")
             yield self._pieces(row) if row["input_ids"] else None
 
     def _pieces(self, row: Row) -> Pieces:
