@@ -7,6 +7,7 @@ import pytest
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from burnish.data import words as words_module
+from burnish.data.encode import _cut
 from burnish.data.words import PATTERNS, SPACES, WordEncoder
 
 SPECIAL = ["<|im_start|>", "<|im_end|>", "<s>"]
@@ -66,6 +67,20 @@ def test_word_by_word_is_the_whole(name, normalizer):
         assert all(ids.dtype == np.int32 for ids in found)
 
 
+@pytest.mark.parametrize("name", PRE_TOKENIZERS)
+def test_cuts_within_words_are_those_of_the_whole(name):
+    backend = make(PRE_TOKENIZERS[name])
+    words = WordEncoder.for_backend(backend)
+    rng = random.Random(3)
+    for _ in range(10):
+        texts = [text(rng) for _ in range(100)]
+        places = [sorted(rng.choices(range(len(row) + 1), k=rng.randint(0, 6))) for row in texts]
+        encodings = backend.encode_batch(texts, add_special_tokens=False)
+        expected = [(e.ids, [_cut(e, at, len(row)) for at in of_row]) for e, row, of_row in zip(encodings, texts, places, strict=True)]
+        found = words.encode_with_cuts(texts, places, _cut)
+        assert [(ids.tolist(), cuts) for ids, cuts in found] == expected
+
+
 @pytest.mark.parametrize("space", SPACES)
 def test_no_white_space_is_cut_off_from_what_follows(space):
     backend = make(PRE_TOKENIZERS["gpt-2"])
@@ -113,6 +128,12 @@ def test_texts_with_an_added_token_that_depends_on_its_surroundings_are_encoded_
 def test_texts_with_the_marks_used_here_are_encoded_whole():
     words = WordEncoder.for_backend(make(BYTE_LEVEL))
     assert words.encode(["a", "b\x00c"]) is words.encode(["a\x01b"]) is None
+
+
+def test_where_a_first_text_differs_every_text_is_encoded_whole():
+    words = WordEncoder.for_backend(make(BYTE_LEVEL))
+    words._ids[" the"] = b""
+    assert words.encode(["a the"]) is words.encode(["a"]) is words.encode_with_cuts(["a"], [[0]], _cut) is None
 
 
 def test_words_are_forgotten_when_they_are_too_many(monkeypatch):

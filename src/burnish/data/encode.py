@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from burnish.data.spans import Rendering, Span
+from burnish.data.words import Cut, WordEncoder
 from burnish.types import Segment
 
 _CONTEXT = 64  # characters: longer than any token that matters at a boundary
@@ -63,6 +64,7 @@ class SegmentEncoder:
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self._backend = _offsets_backend(tokenizer) if tokenizer.is_fast else None
+        self._words = None if self._backend is None else WordEncoder.for_backend(self._backend)
         newline, after_newline = self._ids("\n"), self._ids("\na")
         prefixes = self._ids("a") != after_newline[len(newline) :]  # SentencePiece puts a space before the start of a text
         self._inner_contexts = ("\n", "") if prefixes else ("",)
@@ -87,24 +89,17 @@ class SegmentEncoder:
         """Encode all pieces in one batch; return those that have to be encoded again, cut at the boundaries that tokens straddle."""
         again: list[_Piece] = []
         assert self._backend is not None
-        encodings = self._backend.encode_batch([piece.contexts[0] + piece.body() for piece in pieces], add_special_tokens=False)
-        for piece, encoding in zip(pieces, encodings, strict=True):
-            shift = len(piece.contexts[0])
-            length = shift + piece.spans[-1].end - piece.start
-            first, clean = _cut(encoding, shift, length) if shift else (0, True)
+        for piece, (ids, ((first, clean), *cuts)) in zip(pieces, self._encode(pieces), strict=True):
             if not clean and len(piece.contexts) > 1:
                 rows[piece.row].joined |= len(piece.contexts) > len(self._inner_contexts)
                 piece.contexts = piece.contexts[1:]
                 again.append(piece)
                 continue
-            offset = shift - piece.start
-            cuts = [_cut(encoding, span.start + offset, length) for span in piece.spans[1:]]
             torn = [
                 i
                 for i, (_, clean) in enumerate(cuts, start=1)
                 if not clean and piece.spans[i].trained != piece.spans[i - 1].trained
             ]
-            ids = np.asarray(encoding.ids, dtype=np.int32)
             row = rows[piece.row]
             if torn:
                 row.whole = ids[first:] if row.whole is None else row.whole
@@ -113,6 +108,20 @@ class SegmentEncoder:
                 edges = [first, *(token for token, _ in cuts), len(ids)]
                 row.segments += _segments(piece.spans, [ids[a:b] for a, b in zip(edges, edges[1:], strict=False)])
         return again
+
+    def _encode(self, pieces: Sequence[_Piece]) -> list[tuple[np.ndarray, list[Cut]]]:
+        """Ids of each piece behind its context, and the cut at the start of each of its spans."""
+        assert self._backend is not None
+        texts = [piece.contexts[0] + piece.body() for piece in pieces]
+        places = [[span.start - piece.start + len(piece.contexts[0]) for span in piece.spans] for piece in pieces]
+        by_word = None if self._words is None else self._words.encode_with_cuts(texts, places, _cut)
+        if by_word is not None:
+            return by_word
+        encodings = self._backend.encode_batch(texts, add_special_tokens=False)
+        return [
+            (np.asarray(encoding.ids, dtype=np.int32), [_cut(encoding, at, len(text)) for at in row])
+            for encoding, text, row in zip(encodings, texts, places, strict=True)
+        ]
 
     def _split(self, piece: _Piece, at: Sequence[int]) -> list[_Piece]:
         edges = [0, *at, len(piece.spans)]
@@ -168,15 +177,15 @@ def _segments(spans: Sequence[Span], ids: Sequence[np.ndarray]) -> list[tuple[in
     ]
 
 
-def _cut(encoding: Any, position: int, length: int) -> tuple[int, bool]:
+def _cut(encoding: Any, position: int, length: int) -> Cut:
     """(The first token that starts at or after this character of `length`, whether no token covers characters on both sides of it.)"""
-    while position < length:
+    while 0 < position < length:
         token = encoding.char_to_token(position)
         if token is not None:
             clean = encoding.token_to_chars(token)[0] >= position
             return (token, True) if clean else (token + 1, False)
         position += 1  # a character that the tokenizer drops
-    return len(encoding), True
+    return (len(encoding) if position else 0), True
 
 
 def _offsets_backend(tokenizer: Any) -> Any:

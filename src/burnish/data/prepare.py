@@ -7,11 +7,11 @@ print(store.report)
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import closing
 from dataclasses import asdict, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -94,24 +94,24 @@ def prepare_batches(
 ) -> Iterator[tuple[Columns, Tally]]:
     """Columns of the kept rows and the count of all, batch by batch, in order."""
     preparer = BatchPreparer(tokenizer, options, fmt)
+    batches = ((checked(rows, start, min(start + BATCH_ROWS, len(rows)), fmt), start) for start in range(0, len(rows), BATCH_ROWS))
     count = worker_count(len(rows)) if num_proc is None else num_proc
-    starts = range(0, len(rows), BATCH_ROWS)
-    with ExitStack() as stack:
-        work: Callable[[Any, int], tuple[Columns, Tally]] = preparer.tokenise
-        if count > 1:
-            work = workers = Workers(count, {"tokenizer": tokenizer, "options": options, "fmt": fmt})
-            stack.callback(workers.close)
-        # The tokenizer's Rust holds no lock on this thread: one thread beside it is enough to overlap the two.
-        pool = ThreadPoolExecutor(max(1, count))
-        stack.callback(pool.shutdown, cancel_futures=True)
-        todo, waiting = iter(starts), list[Future[tuple[Columns, Tally]]]()
-        while True:
-            for start in islice(todo, 2 * count + 1 - len(waiting)):
-                batch = checked(rows, start, min(start + BATCH_ROWS, len(rows)), fmt)
-                waiting.append(pool.submit(work, batch if count > 1 else _named(rows, preparer.render, batch, start), start))
-            if not waiting:
-                return
-            yield _named(rows, waiting.pop(0).result)
+    if count == 1:
+        for batch, start in batches:
+            yield named(rows, preparer, batch, start)
+        return
+    with closing(Workers(count, {"tokenizer": tokenizer, "options": options, "fmt": fmt})) as workers:
+        pool = ThreadPoolExecutor(count)  # a thread for each worker, to wait for it
+        waiting: deque[Future[tuple[Columns, Tally]]] = deque()
+        try:
+            for batch, start in batches:
+                waiting.append(pool.submit(workers, batch, start))
+                if len(waiting) > 2 * count:
+                    yield named(rows, waiting.popleft().result)
+            while waiting:
+                yield named(rows, waiting.popleft().result)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def worker_count(rows: int) -> int:
@@ -127,7 +127,7 @@ def checked(rows: Rows, start: int, stop: int, fmt: Format) -> list[Row]:
     return batch
 
 
-def _named(rows: Rows, work: Callable[..., Any], *arguments: Any) -> Any:
+def named(rows: Rows, work: Callable[..., Any], *arguments: Any) -> Any:
     """The result of `work`, its row's place put into a `RowError`."""
     try:
         return work(*arguments)

@@ -24,16 +24,12 @@ class BatchPreparer:
         self._bos, self._eos = tokenizer.bos_token_id, tokenizer.eos_token_id
 
     def __call__(self, rows: Sequence[Row], first: int) -> tuple[Columns, Tally]:
-        return self.tokenise(self.render(rows, first), first)
+        """Columns of the rows kept, and the count of all. `first` is the number of the first row.
 
-    def render(self, rows: Sequence[Row], first: int) -> Any:
-        """The batch's Python; `tokenise` is its Rust, during which another thread may render. `first` numbers the first row."""
-        return self._reader.render(rows, first)
-
-    def tokenise(self, rendered: Any, first: int) -> tuple[Columns, Tally]:
-        """Columns of the rows kept, and the count of all. Errors: RowError for a doubled BOS, or too long a row in mode error."""
+        Errors: RowError for a row that the template refuses, a doubled BOS, or too long a row in mode error.
+        """
         tally, builder = Tally(), ColumnBuilder()
-        for row, made in enumerate(self._reader.tokenise(rendered, first, tally), first):
+        for row, made in enumerate(self._reader.read(rows, first, tally), first):
             tally.counts["rows"] += 1
             if made is None:
                 tally.add("dropped_empty", row)

@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
-from itertools import pairwise, permutations
+from collections.abc import Callable, Sequence
+from itertools import islice, pairwise, permutations
 from typing import Any
 
 import numpy as np
 
 ROW, CUT = "\x01", "\x00"
 ROW_ID = -1
-ROW_BYTES = np.int32(ROW_ID).tobytes()
 SPACES = [chr(code) for code in range(0x3001) if chr(code).isspace()]  # U+3000 is the last
 MEMORY = 1 << 26
 """Characters of words remembered before all are forgotten."""
+COMPARED = 50
+"""Texts encoded both ways, to begin with."""
 
 _LETTERS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
 _SUFFIX = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -43,13 +44,20 @@ which nothing looks ahead from a character that is no white space. Each has the 
 built into `ByteLevel`: letters, digits or other characters with at most one character before them, and white space."""
 
 
+Cut = tuple[int, bool]
+"""(The first token at or after a character, whether no token covers characters on both sides of it.)"""
+
+
 class WordEncoder:
-    """Ids of texts from ids of words. `for_backend` says for which tokenizers."""
+    """Ids of texts from ids of words. `for_backend` says for which tokenizers.
+
+    The first texts are also encoded whole: should the ids differ all the same, every text is from then on.
+    """
 
     def __init__(self, backend: Any) -> None:
         self._backend = backend
-        self._ids = {ROW: ROW_BYTES}
-        self._characters = 0
+        self._forget()
+        self._compared = self._differs = False
         self._added: dict[str, list[Any]] = defaultdict(list)
         for token in backend.get_added_tokens_decoder().values():
             self._added[token.content[:8]].append(token)
@@ -68,9 +76,54 @@ class WordEncoder:
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray] | None:
         """int32 ids of each text; None where these texts have to be encoded whole."""
-        together = ROW.join(texts)
+        words = self._words(texts)
+        return None if words is None else self._put_together(texts, words)
+
+    def encode_with_cuts(
+        self, texts: Sequence[str], places: Sequence[Sequence[int]], find: Callable[[Any, int, int], Cut]
+    ) -> list[tuple[np.ndarray, list[Cut]]] | None:
+        """int32 ids of each text, and the cut at each of its `places` (characters); None where texts have to be encoded whole.
+
+        `find` finds a cut within a word, from the word's encoding, the place and the word's length.
+        """
+        words = self._words(texts)
+        ids = None if words is None else self._put_together(texts, words)
+        if words is None or ids is None:
+            return None
+        character = np.cumsum([0, *map(len, words)])
+        token = np.cumsum([0, *(len(self._ids[word]) // ids[0].itemsize for word in words)])
+        row_character = np.cumsum([0, *(len(text) + 1 for text in texts)]).tolist()
+        row_token = np.cumsum([0, *(len(row) + 1 for row in ids)]).tolist()
+        place = np.asarray([start + at for start, row in zip(row_character, places, strict=False) for at in row])
+        word = np.searchsorted(character, place, side="right") - 1
+        found = [(first, True) for first in token[word].tolist()]
+        for i in np.flatnonzero(place > character[word]).tolist():
+            tokens, clean = self._cut_within(words[word[i]], int(place[i] - character[word[i]]), find)
+            found[i] = (found[i][0] + tokens, clean)
+        made = iter(found)
+        cuts = ([(at - start, clean) for at, clean in islice(made, len(row))] for start, row in zip(row_token, places, strict=False))
+        return list(zip(ids, cuts, strict=True))
+
+    def _put_together(self, texts: Sequence[str], words: Sequence[str]) -> list[np.ndarray] | None:
+        """Ids of each text; None where, on the first texts, they are not those of the whole texts."""
+        ids = np.frombuffer(b"".join(map(self._ids.__getitem__, words)), dtype=np.int32)
+        rows = [ids[a + 1 : b] for a, b in pairwise((-1, *np.flatnonzero(ids == ROW_ID).tolist()))]
+        if not self._compared:
+            self._compared = True
+            whole = self._backend.encode_batch_fast(list(texts[:COMPARED]), add_special_tokens=False)
+            self._differs = any(row.tolist() != encoding.ids for row, encoding in zip(rows, whole, strict=False))
+        return None if self._differs else rows
+
+    def _cut_within(self, word: str, place: int, find: Callable[[Any, int, int], Cut]) -> Cut:
+        if (word, place) not in self._within:
+            self._within[word, place] = find(self._backend.encode(word, add_special_tokens=False), place, len(word))
+        return self._within[word, place]
+
+    def _words(self, texts: Sequence[str]) -> list[str] | None:
+        """The words of all texts, a `ROW` after those of each; all are known afterwards. Put end to end they are the texts."""
+        together = ROW.join((*texts, ""))
         added = self._added_tokens(together)
-        if CUT in together or together.count(ROW) != len(texts) - 1 or not self._are_separable(added):
+        if self._differs or CUT in together or together.count(ROW) != len(texts) or not self._are_separable(added):
             return None
         cut = together.replace(" ", CUT + " ")
         for space in SPACES:
@@ -80,13 +133,16 @@ class WordEncoder:
             cut = cut.replace(token.content, CUT + token.content + CUT)
         words = cut.replace(ROW, CUT + ROW + CUT).split(CUT)
         self._learn(set(words))
-        ids = np.frombuffer(b"".join(map(self._ids.__getitem__, words)), dtype=np.int32)
-        ends = np.flatnonzero(ids == ROW_ID)
-        return [ids[a + 1 : b] for a, b in pairwise((-1, *ends.tolist(), len(ids)))]
+        return words
+
+    def _forget(self) -> None:
+        self._ids = {ROW: np.int32(ROW_ID).tobytes()}
+        self._within: dict[tuple[str, int], Cut] = {}
+        self._characters = 0
 
     def _learn(self, words: set[str]) -> None:
         if self._characters > MEMORY:
-            self._ids, self._characters = {ROW: ROW_BYTES}, 0
+            self._forget()
         new = [word for word in words if word not in self._ids]
         for word, encoding in zip(new, self._backend.encode_batch_fast(new, add_special_tokens=False), strict=True):
             self._ids[word] = np.asarray(encoding.ids, dtype=np.int32).tobytes()
