@@ -45,6 +45,7 @@ def train(run: Run) -> None:
         if control.should_epoch_stop and batch.cursor[1] != 0:
             run.state.cursor = (batch.cursor[0] + 1, 0)
             steps = run.batches.steps(run.state.cursor)
+            control.should_training_stop |= run.state.cursor[0] >= run.max_epochs
         if run.state.cursor[1] == 0 or control.should_training_stop or state.global_step >= run.max_steps:
             run.decide("epoch")
             run.fire("on_epoch_end")

@@ -56,6 +56,8 @@ class Run:
     state: TrainState
     batches: Batches
     max_steps: int
+    max_epochs: float = math.inf
+    """Where epochs decide how long to train: a callback that ends epochs early does not add others."""
     report: Report
     save: Callable[[], None]
     last_good: Callable[[], str]

@@ -39,7 +39,7 @@ from burnish.loop import evaluate, train
 from burnish.models.export import save_model
 from burnish.models.load import adapt_tokenizer, load_tokenizer
 from burnish.models.memory import estimate_memory, microbatch_tokens
-from burnish.models.optimizer import from_config, make_schedule
+from burnish.models.optimizer import check_own, from_config, make_schedule
 from burnish.models.start import start_policy
 from burnish.report.console import Console
 from burnish.report.evaluation import EvalTokens, columns
@@ -111,6 +111,8 @@ class Trainer(Generic[C]):
             self.console.message(note)
 
         train_set = None if train_dataset is None else as_dataset(train_dataset)
+        if train_set is not None and train_set.streaming and self.args.max_steps < 1:
+            raise ConfigError("A stream does not say how long it is; give max_steps.")
         eval_sets = {prefix: as_dataset(given) for prefix, given in named_sets(eval_dataset).items()}
         formats = {id(one): self.formats(one) for one in (*filter(None, [train_set]), *eval_sets.values())}
         self.processing_class = self._tokenizer(processing_class)
@@ -181,7 +183,8 @@ class Trainer(Generic[C]):
         if self.args.load_best_model_at_end and self.state.best_model_checkpoint:
             self._load_best(Path(self.state.best_model_checkpoint))
         losses = [line["loss"] for line in self.state.log_history if "loss" in line]
-        return TrainOutput(self.state.global_step, sum(losses) / max(1, len(losses)), dict(self.state.log_history[-1]) if losses else {})
+        loss = sum(losses) / max(1, len(losses))
+        return TrainOutput(self.state.global_step, loss, {"train_loss": loss, **(self.state.log_history[-1] if losses else {})})
 
     def evaluate(self, eval_dataset: Any = None) -> dict[str, float]:
         """Metrics over `eval_dataset`, or over the trainer's own sets."""
@@ -251,10 +254,9 @@ class Trainer(Generic[C]):
 
     def _assemble(self, method: Method, optimizers: tuple[Any, Any]) -> Run:
         args, batches = self.args, self._batches()
-        if self.train_set is not None and batches.steps_per_epoch is None and args.max_steps < 1:
-            raise ConfigError("A stream does not say how long it is; give max_steps.")
         steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * (batches.steps_per_epoch or 0))
         optimizer, scheduler = optimizers
+        check_own(optimizer, scheduler, self.model)
         if optimizer is None:
             optimizer, configured = from_config(args, self.model, steps)
         else:
@@ -285,6 +287,7 @@ class Trainer(Generic[C]):
             state=state,
             batches=batches,
             max_steps=steps,
+            max_epochs=math.inf if args.max_steps > 0 else trainer.num_train_epochs,
             report=Reporter(self.console),
             save=self._save,
             last_good=self.directory.last_good,

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from burnish.config.train import TrainConfig
 from burnish.models.load import ModelError
@@ -48,6 +48,19 @@ def from_config(args: TrainConfig, model: nn.Module, steps: int) -> tuple[torch.
         **(args.optim_args or {}),
     )
     return optimizer, make_schedule(args, optimizer, steps)
+
+
+def check_own(optimizer: torch.optim.Optimizer | None, scheduler: Any, model: nn.Module) -> None:
+    """Refuses what a user passed as `optimizers` where it would train nothing. Raises ModelError."""
+    if scheduler is not None and (optimizer is None or scheduler.optimizer is not optimizer):
+        raise ModelError("The schedule in `optimizers` drives another optimizer than the one that trains; give (optimizer, its schedule).")
+    if isinstance(scheduler, ReduceLROnPlateau):
+        raise ModelError("ReduceLROnPlateau needs a metric at every step, which the loop has not; give a schedule of the step number.")
+    if optimizer is not None:
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        trained = {id(p) for p in model.parameters() if p.requires_grad}
+        if not held & trained or held - {id(p) for p in model.parameters()}:
+            raise ModelError("The optimizer in `optimizers` does not hold this model's trainable tensors; make it of the model you pass.")
 
 
 def make_schedule(args: TrainConfig, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
