@@ -114,7 +114,7 @@ def test_ways_around(found, expression):
 
 
 def test_what_only_looks_like_it(found):
-    assert found("model.eval()\nx.getattr()\n'getattr(a)'\n__getattr__, __all__ = attach()\n") == []
+    assert found("model.eval()\nx.getattr()\nvars = 1\n'getattr(a)'\n__getattr__, __all__ = attach()\n") == []
 
 
 def test_a_frozen_dataclass_may_settle_its_fields_and_nothing_else_may(found):
@@ -153,7 +153,7 @@ def test_an_exception_allows_one_name_in_one_file(found):
 
 def test_an_exception_for_a_folder(found):
     assert found("vars(a)\n", allowed=[check_tree.Allowed("models/", "vars", "because")]) == []
-    assert len(found("vars(a)\n", allowed=[check_tree.Allowed("data/", "vars", "because")])) == 2
+    assert len(found("vars(a)\n", allowed=[check_tree.Allowed("data/", "vars", "because")])) == 1
 
 
 def test_an_exception_that_nothing_needs_is_reported(found):
@@ -178,7 +178,7 @@ def test_the_command(tmp_path):
     done = run(tmp_path)
     assert done.returncode == 1
     assert done.stdout.splitlines()[0] == f"{tmp_path}/long.py:401: file of 401 lines, at most 400"
-    assert done.stdout.splitlines()[-1].endswith("over budget in 1 files.")
+    assert done.stdout.splitlines()[1:] == ["1 over budget in 1 files."], "exceptions for files that were not read are not looked for"
     done = run(tmp_path / "absent")
     assert (done.returncode, done.stdout) == (2, f"Nothing to check in {tmp_path}/absent; give folders or files, such as src.\n")
     assert run().returncode == 2
