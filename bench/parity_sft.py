@@ -160,6 +160,7 @@ def compare(model: str, kind: str, spec: dict[str, Any], options: argparse.Names
 
 def make_random_llama(tokenizer_from: Path, scratch: Path) -> Path:
     import torch
+    import transformers
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_from)
@@ -178,6 +179,7 @@ def make_random_llama(tokenizer_from: Path, scratch: Path) -> Path:
             pad_token_id=tokenizer.pad_token_id,
         )
     )
+    transformers.utils.logging.disable_progress_bar()
     folder = scratch / "random"
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

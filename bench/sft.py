@@ -36,7 +36,7 @@ COMMON = {
     "save_strategy": "no",
     "report_to": "none",
 }
-THEIR_COMMON = {"use_cpu": True, "disable_tqdm": True, "bf16": False}
+THEIR_COMMON = {"use_cpu": True, "disable_tqdm": True}
 ONE_BY_ONE = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": len(LENGTHS)}
 THEIRS: dict[str, dict[str, Any]] = {
     "TRL, fastest": {"options": {**ONE_BY_ONE, "gradient_checkpointing": False}, "attention": "eager"},
@@ -48,7 +48,7 @@ UNCHOSEN: dict[str, dict[str, Any]] = {
         "attention": "sdpa",
     },
 }
-OURS: dict[str, Any] = {"batch_size": len(LENGTHS), "compute_dtype": "float32"}
+OURS: dict[str, Any] = {"batch_size": len(LENGTHS)}
 
 
 def main() -> None:
@@ -58,6 +58,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="turns of each")
     parser.add_argument("--steps", type=int, default=2, help="measured optimizer steps in a turn, after one to warm up")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--compute-dtype", choices=["float32", "bfloat16"], default="float32", help="of both; the weights are float32")
+    parser.add_argument("--onednn", action="store_true", help="have PyTorch hand float32 products to oneDNN, in both")
     parser.add_argument("--all", action="store_true", help="measure also the settings of TRL that come without choosing")
     parser.add_argument("--output", type=Path, default=Path("runs/bench-sft.json"))
     options = parser.parse_args()
@@ -89,9 +91,10 @@ def make_rows(model: Path) -> list[dict[str, str]]:
 
 
 def specification(name: str, theirs: dict[str, Any], rows: list[dict[str, str]], options: argparse.Namespace) -> dict[str, Any]:
-    own = (
-        {"options": THEIR_COMMON | theirs[name]["options"], "attention": theirs[name]["attention"]} if name in theirs else {"options": OURS}
-    )
+    if name in theirs:
+        own = THEIR_COMMON | {"bf16": options.compute_dtype == "bfloat16"} | theirs[name]["options"]
+    else:
+        own = OURS | {"compute_dtype": options.compute_dtype}
     common = COMMON | {"max_steps": 1 + options.steps, "output_dir": tempfile.mkdtemp(prefix="bench-sft-")}
     return {
         "library": "trl" if name in theirs else "burnish",
@@ -99,8 +102,9 @@ def specification(name: str, theirs: dict[str, Any], rows: list[dict[str, str]],
         "rows": rows,
         "warm_up_steps": 1,
         "threads": options.threads,
-        **own,
-        "options": common | own["options"],
+        "fp32_precision": "bf16" if options.onednn else None,
+        "attention": theirs[name]["attention"] if name in theirs else "sdpa",
+        "options": common | own,
     }
 
 
@@ -121,8 +125,8 @@ def report(turns: dict[str, list[dict[str, Any]]], peaks: list[dict[str, float]]
     ours, parameters, tokens = turns["ours"], turns["ours"][0]["parameters"], sum(LENGTHS)
     peak = max(value for found in peaks for value in found.values())
     reached = [6 * parameters * tokens / wall for turn in ours for wall in turn["wall_s"]]
-    print(f"\n{len(LENGTHS)} rows of {LENGTHS[0]} to {LENGTHS[-1]} tokens, {tokens:,} in all; {parameters:,} parameters; float32")
-    print(f"{options.threads} thread(s), {processor()}; {options.rounds} rounds of {options.steps} steps")
+    print(f"\n{len(LENGTHS)} rows of {LENGTHS[0]} to {LENGTHS[-1]} tokens, {tokens:,} in all; {parameters:,} parameters")
+    print(f"{options.compute_dtype}, {options.threads} thread(s), {processor()}; {options.rounds} rounds of {options.steps} steps")
     for name, results in turns.items():
         print(describe(name, results))
     ratios = {
@@ -140,6 +144,8 @@ def report(turns: dict[str, list[dict[str, Any]]], peaks: list[dict[str, float]]
     record = {
         "lengths": LENGTHS,
         "threads": options.threads,
+        "compute_dtype": options.compute_dtype,
+        "onednn": options.onednn,
         "processor": processor(),
         "python": platform.python_version(),
         "turns": turns,
