@@ -56,9 +56,7 @@ def byte_level(
     return tokenizer
 
 
-def sentencepiece_like(
-    template: str | None, special: Sequence[str] = (), *, eos: str, bos: str | None = None
-) -> PreTrainedTokenizerFast:
+def sentencepiece_like(template: str | None, special: Sequence[str] = (), *, eos: str, bos: str | None = None) -> PreTrainedTokenizerFast:
     """Metaspace BPE with byte fallback and a dummy prefix, as in Llama 2, Mistral, Gemma."""
     alphabet = sorted({c for text in CORPUS for c in text} | set("▁<|>/[]INST_"))
     backend = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))

@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.tiny import chats, save_tiny_model, texts, tiny_llama, tiny_tokenizer, write_rows
 
 from burnish.cli.main import main
-from tests.tiny import chats, save_tiny_model, texts, tiny_llama, tiny_tokenizer, write_rows
 
 OPTIONS = {"model_name_or_path": "model", "dataset_name": "chats.jsonl", "output_dir": "out", "compute_dtype": "float32", "max_steps": 4}
 
@@ -340,7 +340,9 @@ def test_a_file_that_may_not_grow_during_a_save(tmp_path):
     assert done.stderr.startswith(
         f"error: {tmp_path}/run/checkpoint-2 was not saved because the disk or `ulimit -f` refuses a file this large: it needs more than "
     )
-    assert done.stderr.endswith("raise the limit or name another output_dir, and resume from the checkpoints before it, which are untouched.\n")
+    assert done.stderr.endswith(
+        "raise the limit or name another output_dir, and resume from the checkpoints before it, which are untouched.\n"
+    )
     assert not list((tmp_path / "run").glob("*checkpoint*"))
 
 

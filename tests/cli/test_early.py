@@ -113,7 +113,7 @@ COLUMNS = "bad.jsonl line 1 has the columns ['txt'], but a row needs 'text', "
         ({"dataset_name": "bad.jsonl"}, {}, COLUMNS),
         ({"dataset_name": None, "datasets": [{"path": "rows.jsonl"}, {"path": "bad.jsonl"}]}, {}, COLUMNS),
         ({"eval_datasets": {"a": "bad.jsonl"}}, {"eval_strategy": "epoch"}, COLUMNS),
-        ({"dataset_name": "bad.jsonl", "dataset_streaming": True}, {"max_steps": 5}, "bad.jsonl line 1 has the columns ['txt'], but a row needs"),
+        ({"dataset_name": "bad.jsonl", "dataset_streaming": True}, {"max_steps": 5}, "bad.jsonl line 1 has the columns ['txt'], but"),
         ({}, {"dataset_text_field": "body"}, "rows.jsonl line 1 has the columns ['text'], but a row needs 'body', "),
         ({"dataset_name": "nope.jsonl"}, {}, "There is no file or folder nope.jsonl"),
     ],

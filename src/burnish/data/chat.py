@@ -140,9 +140,7 @@ class ChatRenderer:
         _check_calls(messages, trace)
         return conversation, conversation.marked_turns() if template.has_marks else conversation.turns()
 
-    def _given(
-        self, tools: list[dict[str, Any]] | None, kwargs: Mapping[str, Any] | None
-    ) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    def _given(self, tools: list[dict[str, Any]] | None, kwargs: Mapping[str, Any] | None) -> tuple[str, dict[str, Any], dict[str, Any]]:
         """The template's text, a row's own arguments, and all that the template sees beside the messages."""
         source, given = self._source(tools), plain(kwargs or {})
         _check_read(self._templates[source], given, tools)

@@ -95,11 +95,7 @@ class SegmentEncoder:
                 piece.contexts = piece.contexts[1:]
                 again.append(piece)
                 continue
-            torn = [
-                i
-                for i, (_, clean) in enumerate(cuts, start=1)
-                if not clean and piece.spans[i].trained != piece.spans[i - 1].trained
-            ]
+            torn = [i for i, (_, clean) in enumerate(cuts, start=1) if not clean and piece.spans[i].trained != piece.spans[i - 1].trained]
             row = rows[piece.row]
             if torn:
                 row.whole = ids[first:] if row.whole is None else row.whole
