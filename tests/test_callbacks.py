@@ -89,7 +89,14 @@ class Wish(TrainerCallback):
 
 def test_events_come_in_the_order_of_transformers_with_its_arguments(make, tmp_path):
     """The same training by `transformers.Trainer`, with the same callback."""
-    options = {"logging_steps": 2, "eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 4, "eval_on_start": True}
+    options = {
+        "logging_steps": 2,
+        "eval_strategy": "steps",
+        "eval_steps": 2,
+        "save_strategy": "steps",
+        "save_steps": 4,
+        "eval_on_start": True,
+    }
     ours = Recorder()
     make([ours], num_train_epochs=2, **options).train()
 
@@ -182,7 +189,9 @@ def test_a_run_that_a_callback_ended_stays_ended(make, capsys):
     assert "A callback ended this run there; overwrite_output_dir begins anew.\n" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("event", ["on_step_begin", "on_step_end", "on_log", "on_evaluate", "on_epoch_end", "on_substep_end", "on_optimizer_step"])
+@pytest.mark.parametrize(
+    "event", ["on_step_begin", "on_step_end", "on_log", "on_evaluate", "on_epoch_end", "on_substep_end", "on_optimizer_step"]
+)
 def test_a_stop_is_heard_from_every_event_of_a_step(make, event):
     options = {"logging_steps": 1, "eval_strategy": "steps", "eval_steps": 1, "max_tokens_per_microbatch": 40}
     begins = event in ("on_step_begin", "on_substep_end", "on_optimizer_step")  # these come before the step is counted
@@ -200,7 +209,12 @@ def test_should_save_should_evaluate_and_should_log(make):
     # evaluations are logged, too; the last step logs and evaluates whatever the intervals are
     evaluated = [("on_log", 3), ("on_evaluate", 3)]
     assert happened == [("on_save", 2), *evaluated, ("on_log", 4), ("on_log", 6), ("on_log", 6), ("on_evaluate", 6)]
-    assert [("loss" in line, "eval_loss" in line) for line in lines(trainer)] == [(False, True), (True, False), (True, False), (False, True)]
+    assert [("loss" in line, "eval_loss" in line) for line in lines(trainer)] == [
+        (False, True),
+        (True, False),
+        (True, False),
+        (False, True),
+    ]
 
 
 def test_a_wish_can_be_taken_back(make):
@@ -254,7 +268,8 @@ def test_early_stopping_stops_when_patience_is_over_and_the_best_weights_are_loa
     trainer = make(
         [EarlyStoppingCallback(early_stopping_patience=2)],
         compute_metrics=scripted(1.0, 0.8, 0.9, 0.85, 0.1),
-        max_steps=10, eval_strategy="steps", eval_steps=1, load_best_model_at_end=True, metric_for_best_model="score", greater_is_better=False,
+        max_steps=10, eval_strategy="steps", eval_steps=1,
+        load_best_model_at_end=True, metric_for_best_model="score", greater_is_better=False,
     )  # fmt: skip
     assert trainer.train().global_step == 4
     assert (trainer.state.best_metric, trainer.state.best_global_step) == (0.8, 2)
@@ -292,7 +307,8 @@ def test_the_patience_that_was_used_up_before_a_crash_is_remembered(make):
 def test_a_metric_that_is_not_a_number_is_never_the_best(make):
     trainer = make(
         compute_metrics=scripted(math.nan, 0.5, math.nan),
-        max_steps=3, eval_strategy="steps", eval_steps=1, load_best_model_at_end=True, metric_for_best_model="score", greater_is_better=False,
+        max_steps=3, eval_strategy="steps", eval_steps=1,
+        load_best_model_at_end=True, metric_for_best_model="score", greater_is_better=False,
     )  # fmt: skip
     trainer.train()
     assert (trainer.state.best_metric, trainer.state.best_global_step) == (0.5, 2)
@@ -322,7 +338,9 @@ def test_the_best_model_is_found_in_a_folder_that_was_moved(make, tmp_path):
 
 def test_a_metric_that_evaluation_does_not_give(make):
     trainer = make(max_steps=1, eval_strategy="steps", metric_for_best_model="f1", greater_is_better=True)
-    with pytest.raises(TrainingError, match=r"^metric_for_best_model is 'f1', and evaluation gives eval_entropy, eval_loss, .*; choose one\.$"):
+    with pytest.raises(
+        TrainingError, match=r"^metric_for_best_model is 'f1', and evaluation gives eval_entropy, eval_loss, .*; choose one\.$"
+    ):
         trainer.train()
 
 
@@ -362,8 +380,8 @@ def test_compute_metrics_that_gives_no_numbers(make):
 def test_named_sets_have_metrics_of_their_own(tmp_path, monkeypatch):
     monkeypatch.setenv("BURNISH_CACHE", str(tmp_path / "cache"))
     args = SFTConfig(
-        output_dir=str(tmp_path / "run"), max_steps=2, compute_dtype="float32", eval_strategy="steps", eval_steps=1, metric_for_best_model="b_loss",
-        save_strategy="no", disable_tqdm=True,
+        output_dir=str(tmp_path / "run"), max_steps=2, compute_dtype="float32", save_strategy="no", disable_tqdm=True,
+        eval_strategy="steps", eval_steps=1, metric_for_best_model="b_loss",
     )  # fmt: skip
     sets = {"a": texts(3, seed=1), "b": texts(5, seed=2)}
     events = Recorder()

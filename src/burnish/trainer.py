@@ -164,9 +164,9 @@ class Trainer(Generic[C]):
         if self.train_examples is None and self.train_set is None:
             raise ConfigError("There is nothing to train on; give train_dataset.")
         wanted = {None: self.args.resume_from_checkpoint, True: "auto", False: "never"}.get(resume_from_checkpoint, resume_from_checkpoint)  # type: ignore[arg-type]
-        found = self._begin(str(wanted))
         run = self.run
         try:
+            found = self._begin(str(wanted))
             if found.step < run.max_steps:
                 self._preflight(found)
                 self.console.start(run.max_steps, found.step)
@@ -180,6 +180,7 @@ class Trainer(Generic[C]):
         finally:
             run.report.close()  # type: ignore[attr-defined]
             run.report = Reporter(self.console)
+            self.directory.release()
         if self.args.load_best_model_at_end and self.state.best_model_checkpoint:
             self._load_best(Path(self.state.best_model_checkpoint))
         losses = [line["loss"] for line in self.state.log_history if "loss" in line]
@@ -326,6 +327,8 @@ class Trainer(Generic[C]):
         """Finds where to begin, restores it, and opens the run's files."""
         run, args, directory = self.run, self.args, self.directory
         self._identity = self._identity or self.identity()  # of the model as it was before the first step
+        seed_everything(args.seed + self.here.rank)  # dropout is a function of the seed, whatever was drawn since the model was made
+        directory.hold()
         found = directory.find(wanted, self._identity, overwrite=args.overwrite_output_dir)
         for path, why in found.skipped:
             self.console.message(f"Skipped {path.name}: {why}")

@@ -23,10 +23,34 @@ class RunDirectory:
 
     def __init__(self, path: Path, here: Launch) -> None:
         self.path, self.here = path, here
+        self._lock: Any = None
 
     @property
     def metrics(self) -> Path:
         return self.path / METRICS
+
+    def hold(self) -> None:
+        """Until `release`, or the end of this process, no other trains into this folder; a killed process holds nothing.
+
+        Called on every rank. Raises CheckpointError where another process does, or the folder cannot be made.
+        """
+        self._on_main(self._hold)
+
+    def _hold(self) -> None:
+        import filelock
+
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = filelock.FileLock(self.path / ".lock")
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise CheckpointError(f"Another process trains into {self.path}; wait for it, end it, or name another output_dir.") from None
+        except OSError as error:
+            raise CheckpointError(f"output_dir {self.path} cannot be written to ({error.strerror}); name another, or mend it.") from error
+
+    def release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
 
     def last_good(self) -> str:
         """The newest checkpoint in words, for an error."""
