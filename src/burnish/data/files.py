@@ -30,7 +30,7 @@ class JsonLines(Rows):
 
     def __init__(self, path: Path) -> None:
         self.name, self._path = path.stem, path
-        self._bytes = np.memmap(path, dtype=np.uint8, mode="r")
+        self._bytes = np.memmap(path, dtype=np.uint8, mode="r").view(np.ndarray)
         ends = [np.flatnonzero(self._bytes[at : at + CHUNK] == ord("\n")) + at for at in range(0, len(self._bytes), CHUNK)]
         newlines = np.concatenate(ends)
         starts = np.concatenate(([0], newlines + 1))

@@ -6,11 +6,12 @@ print(store.report)
 
 from __future__ import annotations
 
+import gc
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,19 @@ def prepare_batches(
             pool.shutdown(cancel_futures=True)
 
 
+@contextmanager
+def only_new_garbage() -> Iterator[None]:
+    """Keeps the collector from searching everything that was imported again and again while many small objects are made."""
+    if gc.get_freeze_count():
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
 def worker_count(rows: int) -> int:
     """As many processes as pay: none where the tokenizer's own threads fill the few cores there are."""
     cores = os.cpu_count() or 1
@@ -160,7 +174,7 @@ def _nothing_left(name: str, report: PrepareReport) -> str:
 
 def _write(folder: Path, rows: Rows, batches: Iterator[tuple[Columns, Tally]], options: PrepareOptions, fmt: Format) -> None:
     tally = Tally()
-    with StoreWriter(folder, rows.name) as writer:
+    with StoreWriter(folder, rows.name) as writer, only_new_garbage():
         for columns, counted in batches:
             writer.append(columns)
             tally.merge(counted)

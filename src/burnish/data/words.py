@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from itertools import islice, pairwise, permutations
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy as np
 ROW, CUT = "\x01", "\x00"
 ROW_ID = -1
 SPACES = [chr(code) for code in range(0x3001) if chr(code).isspace()]  # U+3000 is the last
+ASCII_SPACES = [space for space in SPACES if space.isascii()]
 MEMORY = 1 << 26
 """Characters of words remembered before all are forgotten."""
 COMPARED = 50
@@ -77,7 +78,7 @@ class WordEncoder:
     def encode(self, texts: Sequence[str]) -> list[np.ndarray] | None:
         """int32 ids of each text; None where these texts have to be encoded whole."""
         words = self._words(texts)
-        return None if words is None else self._put_together(texts, words)
+        return None if words is None else self._put_together(texts, self._ids_of(words))
 
     def encode_with_cuts(
         self, texts: Sequence[str], places: Sequence[Sequence[int]], find: Callable[[Any, int, int], Cut]
@@ -87,26 +88,32 @@ class WordEncoder:
         `find` finds a cut within a word, from the word's encoding, the place and the word's length.
         """
         words = self._words(texts)
-        ids = None if words is None else self._put_together(texts, words)
-        if words is None or ids is None:
+        if words is None:
             return None
-        character = np.cumsum([0, *map(len, words)])
-        token = np.cumsum([0, *(len(self._ids[word]) // ids[0].itemsize for word in words)])
-        row_character = np.cumsum([0, *(len(text) + 1 for text in texts)]).tolist()
-        row_token = np.cumsum([0, *(len(row) + 1 for row in ids)]).tolist()
-        place = np.asarray([start + at for start, row in zip(row_character, places, strict=False) for at in row])
+        parts = self._ids_of(words)
+        ids = self._put_together(texts, parts)
+        if ids is None:
+            return None
+        character, token = _starts(words), _starts(parts) // ids[0].itemsize
+        row_character, row_token = (_starts(rows) + np.arange(len(rows) + 1) for rows in (texts, ids))
+        place = np.asarray([start + at for start, row in zip(row_character.tolist(), places, strict=False) for at in row])
         word = np.searchsorted(character, place, side="right") - 1
         found = [(first, True) for first in token[word].tolist()]
         for i in np.flatnonzero(place > character[word]).tolist():
             tokens, clean = self._cut_within(words[word[i]], int(place[i] - character[word[i]]), find)
             found[i] = (found[i][0] + tokens, clean)
         made = iter(found)
-        cuts = ([(at - start, clean) for at, clean in islice(made, len(row))] for start, row in zip(row_token, places, strict=False))
+        cuts = (
+            [(at - start, clean) for at, clean in islice(made, len(row))] for start, row in zip(row_token.tolist(), places, strict=False)
+        )
         return list(zip(ids, cuts, strict=True))
 
-    def _put_together(self, texts: Sequence[str], words: Sequence[str]) -> list[np.ndarray] | None:
+    def _ids_of(self, words: Sequence[str]) -> list[bytes]:
+        return list(map(self._ids.__getitem__, words))
+
+    def _put_together(self, texts: Sequence[str], parts: Sequence[bytes]) -> list[np.ndarray] | None:
         """Ids of each text; None where, on the first texts, they are not those of the whole texts."""
-        ids = np.frombuffer(b"".join(map(self._ids.__getitem__, words)), dtype=np.int32)
+        ids = np.frombuffer(b"".join(parts), dtype=np.int32)
         rows = [ids[a + 1 : b] for a, b in pairwise((-1, *np.flatnonzero(ids == ROW_ID).tolist()))]
         if not self._compared:
             self._compared = True
@@ -126,7 +133,7 @@ class WordEncoder:
         if self._differs or CUT in together or together.count(ROW) != len(texts) or not self._are_separable(added):
             return None
         cut = together.replace(" ", CUT + " ")
-        for space in SPACES:
+        for space in ASCII_SPACES if together.isascii() else SPACES:
             while space in together and space + CUT in cut:
                 cut = cut.replace(space + CUT, space)
         for token in added:
@@ -161,6 +168,11 @@ class WordEncoder:
                 for token in tokens
             ) and not any(_overlap(a, b) for a, b in permutations(key, 2))
         return self._separable[key]
+
+
+def _starts(parts: Sequence[Sized]) -> np.ndarray:
+    """Where each part starts when they are put end to end, and where the last one ends."""
+    return np.concatenate(([0], np.cumsum(np.fromiter(map(len, parts), dtype=np.int64, count=len(parts)))))
 
 
 def _overlap(first: str, second: str) -> bool:
