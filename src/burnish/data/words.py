@@ -109,7 +109,18 @@ class WordEncoder:
         return list(zip(ids, cuts, strict=True))
 
     def _ids_of(self, words: Sequence[str]) -> list[bytes]:
+        if self._characters > MEMORY:
+            self._forget()
+        known = list(map(self._ids.get, words))
+        if None in known:
+            self._learn({word for word, ids in zip(words, known, strict=True) if ids is None})
         return list(map(self._ids.__getitem__, words))
+
+    def _learn(self, words: set[str]) -> None:
+        new = sorted(words)
+        for word, encoding in zip(new, self._backend.encode_batch_fast(new, add_special_tokens=False), strict=True):
+            self._ids[word] = np.asarray(encoding.ids, dtype=np.int32).tobytes()
+        self._characters += sum(map(len, new))
 
     def _put_together(self, texts: Sequence[str], parts: Sequence[bytes]) -> list[np.ndarray] | None:
         """Ids of each text; None where, on the first texts, they are not those of the whole texts."""
@@ -127,7 +138,7 @@ class WordEncoder:
         return self._within[word, place]
 
     def _words(self, texts: Sequence[str]) -> list[str] | None:
-        """The words of all texts, a `ROW` after those of each; all are known afterwards. Put end to end they are the texts."""
+        """The words of all texts, a `ROW` after those of each. Put end to end they are the texts."""
         together = ROW.join((*texts, ""))
         added = self._added_tokens(together)
         if self._differs or CUT in together or together.count(ROW) != len(texts) or not self._are_separable(added):
@@ -138,22 +149,12 @@ class WordEncoder:
                 cut = cut.replace(space + CUT, space)
         for token in added:
             cut = cut.replace(token.content, CUT + token.content + CUT)
-        words = cut.replace(ROW, CUT + ROW + CUT).split(CUT)
-        self._learn(set(words))
-        return words
+        return cut.replace(ROW, CUT + ROW + CUT).split(CUT)
 
     def _forget(self) -> None:
         self._ids = {ROW: np.int32(ROW_ID).tobytes()}
         self._within: dict[tuple[str, int], Cut] = {}
         self._characters = 0
-
-    def _learn(self, words: set[str]) -> None:
-        if self._characters > MEMORY:
-            self._forget()
-        new = [word for word in words if word not in self._ids]
-        for word, encoding in zip(new, self._backend.encode_batch_fast(new, add_special_tokens=False), strict=True):
-            self._ids[word] = np.asarray(encoding.ids, dtype=np.int32).tobytes()
-        self._characters += sum(map(len, new))
 
     def _added_tokens(self, text: str) -> list[Any]:
         """The added tokens, special ones among them, that the text spells out."""
