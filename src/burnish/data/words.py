@@ -12,7 +12,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence, Sized
 from itertools import islice, pairwise, permutations
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -112,8 +112,9 @@ class WordEncoder:
         if self._characters > MEMORY:
             self._forget()
         known = list(map(self._ids.get, words))
-        if None in known:
-            self._learn({word for word, ids in zip(words, known, strict=True) if ids is None})
+        if None not in known:
+            return cast(list[bytes], known)
+        self._learn({word for word, ids in zip(words, known, strict=True) if ids is None})
         return list(map(self._ids.__getitem__, words))
 
     def _learn(self, words: set[str]) -> None:
