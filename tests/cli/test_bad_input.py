@@ -160,11 +160,13 @@ LATE = {
     "a later row": ({"dataset_name": "late.jsonl"}, "late.jsonl line 151: 'text' is of type int, not text."),
     "a row with nothing trained": (
         {"dataset_name": "users.jsonl", "assistant_only_loss": True},
-        "Not one of the 3 rows of users has a token to train on (0 are empty); look at them with `burnish inspect sft`.",
+        "Not one of the 3 rows of users has a token to train on: assistant_only_loss=True trains the assistant's turns, and there are "
+        "none; leave it out, or mend the rows.",
     ),
     "labels that train nothing": (
         {"dataset_name": "masked.jsonl"},
-        "Not one of the 1 rows of masked has a token to train on (0 are empty); look at them with `burnish inspect sft`.",
+        "Not one of the 1 rows of masked has a token to train on: of those that are not empty (1), labels or masks leave none; "
+        "mend the rows.",
     ),
     "a max_length that drops everything": (
         {"max_length": 4},

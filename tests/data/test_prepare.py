@@ -266,7 +266,7 @@ def test_rows_that_do_not_teach_to_stop_are_counted():
         (
             [{"text": ""}],
             {},
-            "Not one of the 1 rows of data has a token to train on (1 are empty); look at them with `burnish inspect sft`.",
+            "Not one of the 1 rows of data has a token to train on: all are empty; name other data, or another column.",
         ),
         (
             [{"text": "a"}],

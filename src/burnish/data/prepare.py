@@ -155,21 +155,24 @@ def _report(rows: Rows, tally: Tally, options: PrepareOptions, fmt: Format) -> P
         rows.where, max_length=options.max_length, truncation_mode=options.truncation_mode, format=str(fmt), unused_columns=fmt.unused
     )
     if not report.kept:
-        raise DataError(_nothing_left(rows.name, report))
+        raise DataError(_nothing_left(rows.name, report, options))
     return report
 
 
-def _nothing_left(name: str, report: PrepareReport) -> str:
+def _nothing_left(name: str, report: PrepareReport, options: PrepareOptions) -> str:
     if report.max_length is not None and report.longest > report.max_length:
         or_cut = ", or cut rows with truncation_mode" if report.truncation_mode == "drop" else ""
         return (
             f"max_length={report.max_length} leaves no token to train on in the {report.rows:,} rows of {name}: the shortest has "
             f"{report.shortest:,} tokens and the median {report.median:,}; raise it{or_cut}."
         )
-    return (
-        f"Not one of the {report.rows:,} rows of {name} has a token to train on ({report.dropped_empty:,} are empty); "
-        "look at them with `burnish inspect sft`."
-    )
+    if report.dropped_empty == report.rows:
+        why = "all are empty; name other data, or another column"
+    elif options.assistant_only_loss:
+        why = "assistant_only_loss=True trains the assistant's turns, and there are none; leave it out, or mend the rows"
+    else:
+        why = f"of those that are not empty ({report.rows - report.dropped_empty:,}), labels or masks leave none; mend the rows"
+    return f"Not one of the {report.rows:,} rows of {name} has a token to train on: {why}."
 
 
 def _write(folder: Path, rows: Rows, batches: Iterator[tuple[Columns, Tally]], options: PrepareOptions, fmt: Format) -> None:
