@@ -70,7 +70,7 @@ $(TEMPLATES): | .venv/core
 bench-sft: .venv/core .venv-trl/ready $(SMOLLM2)/.made  ## an SFT step beside TRL's
 	$(BIN)/python bench/sft.py --trl-python .venv-trl/bin/python
 
-bench-prepare: .venv/core .venv-trl/ready  ## preparing 20,000 chat rows beside TRL
+bench-prepare: .venv/core .venv-trl/ready $(SMOLLM2)/.made  ## preparing 20,000 chat rows beside TRL
 	$(BIN)/python bench/prepare.py --trl-python .venv-trl/bin/python
 
 bench-cli: .venv/core  ## how fast the command line answers
