@@ -76,6 +76,7 @@ def start(context: ForkServerContext, arguments: Sequence[str], folder: Path, de
     """Runs `burnish *arguments` to its end, or to `death`. What it touches lies below `folder`, in cache/ and run/."""
     folder.mkdir(parents=True, exist_ok=True)
     output, counts, begun = folder / "output.txt", folder / "counts.json", time.monotonic()
+    output.unlink(missing_ok=True)
     clock = death.number if death and death.kind == "clock" else None
     process = context.Process(target=_child, args=(list(arguments), folder, None if clock else death))
     process.start()
