@@ -141,7 +141,7 @@ def report(turns: dict[str, list[dict[str, Any]]], peaks: list[dict[str, float]]
     }
     for name, ratio in ratios.items():
         print(f"{name} / ours: CPU time {ratio['cpu_s']:.2f}, wall {ratio['wall_s']:.2f}, peak memory {ratio['peak_bytes']:.2f}")
-    print(f"ours computes {reached / 1e9:.0f} GFLOP in a second of all its threads (6 x parameters x tokens); dense float32 products reach:")
+    print(f"ours computes {reached / 1e9:.0f} GFLOP in a second of all its threads (6 x parameters x tokens); float32 products reach:")
     for product, value in peak.items():
         print(f"  {value / 1e9:.0f} as PyTorch {PRODUCTS[product]}: ours is at {shares[product]:.0%} of it")
     record = {
