@@ -169,6 +169,10 @@ def test_classes_are_made_and_added_ones_are_told(make):
     assert isinstance(first, Recorder)
     assert first.seen[0][0] == "on_init_end"
     assert first.seen[1:] == late.seen
+    trainer.remove_callback(late)
+    assert trainer.callbacks == trainer.run.state.callbacks == [first]
+    trainer.remove_callback(Recorder)
+    assert trainer.run.state.callbacks == []
 
 
 # Wishes

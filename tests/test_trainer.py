@@ -290,6 +290,8 @@ def test_lora_by_flags(folder, tmp_path, capsys):
         )
         assert f"The adapter is in {tmp_path / run}; read back with transformers, its logits differ by 0.\n" in capsys.readouterr().out
     check_same(result(tmp_path / "broken"), result(tmp_path / "whole"))
+    assert main(["sft", "--config", str(tmp_path / "whole" / "resolved.yaml")]) == 0  # the same run, by its own account
+    assert f"The run in {tmp_path / 'whole'} is finished, at step 6" in capsys.readouterr().out
     assert json.loads((tmp_path / "whole" / "adapter_config.json").read_text())["r"] == 4
     assert main(["merge", "--adapter", str(tmp_path / "whole"), "--output_dir", str(tmp_path / "merged")]) == 0
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
@@ -446,7 +448,12 @@ def test_arguments_that_contradict_each_other(folder, tmp_path):
     refused(
         ConfigError,
         "eval_strategy='steps' needs data to evaluate on; give eval_dataset.",
-        lambda: trainer(run, options={"eval_strategy": "steps"}),
+        lambda: trainer(run, options={"eval_strategy": "steps"}, eval_dataset={}),
+    )
+    refused(
+        ConfigError,
+        "eval_on_start=True needs data to evaluate on; give eval_dataset.",
+        lambda: trainer(run, options={"eval_on_start": True}),
     )
     refused(
         ConfigError,

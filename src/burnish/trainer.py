@@ -88,7 +88,7 @@ class Trainer(Generic[C]):
         callbacks: Sequence[Any] | None = None,
         peft_config: Any = None,
         formatting_func: Callable[..., Any] | None = None,
-        optimizers: tuple[Any, Any] = (None, None),
+        optimizers: tuple[Any, Any] | None = None,
         compute_metrics: Callable[[EvalTokens], Mapping[str, float]] | None = None,
         model_config: ModelConfig | None = None,
         data_config: DataConfig | None = None,
@@ -99,8 +99,9 @@ class Trainer(Generic[C]):
         if not isinstance(self.args, self.config_class):
             raise ConfigError(f"args is a {type(args).__name__}; {type(self).__name__} takes a {self.config_class.__name__}.")
         check_trackers(self.args.report_to)
-        if eval_dataset is None and (self.args.eval_strategy != "no" or self.args.eval_on_start):
-            raise ConfigError(f"eval_strategy={self.args.eval_strategy!r} needs data to evaluate on; give eval_dataset.")
+        asked = self.args.changed("eval_strategy", "eval_on_start")
+        if asked and not named_sets(eval_dataset):
+            raise ConfigError(f"{asked[0]} needs data to evaluate on; give eval_dataset.")
         self.here = launch()
         self.console = Console(main=self.here.main, live=False if self.args.disable_tqdm else None)
         self.formatting_func, self.compute_metrics = formatting_func, compute_metrics
@@ -155,6 +156,11 @@ class Trainer(Generic[C]):
 
     def add_callback(self, callback: Any) -> None:
         self.callbacks.append(callback() if isinstance(callback, type) else callback)
+
+    def remove_callback(self, callback: Any) -> None:
+        """`callback`, or all that are of that class."""
+        gone = [one for one in self.callbacks if one is callback or type(one) is callback]
+        self.callbacks[:] = [one for one in self.callbacks if one not in gone]
 
     def train(self, resume_from_checkpoint: str | bool | None = None) -> TrainOutput:
         """Trains to the end, from the newest checkpoint in `output_dir` where the run was cut short.
@@ -253,10 +259,10 @@ class Trainer(Generic[C]):
         options = replace(self.prepare_options(self.train_formats[0]), format=None)
         return prepare_stream(streams, self.processing_class, options, weights=dataset.weights, seed=self.args.seed, shuffle_buffer=buffer)
 
-    def _assemble(self, method: Method, optimizers: tuple[Any, Any]) -> Run:
+    def _assemble(self, method: Method, optimizers: tuple[Any, Any] | None) -> Run:
         args, batches = self.args, self._batches()
         steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * (batches.steps_per_epoch or 0))
-        optimizer, scheduler = optimizers
+        optimizer, scheduler = optimizers or (None, None)
         check_own(optimizer, scheduler, self.model)
         if optimizer is None:
             optimizer, configured = from_config(args, self.model, steps)
