@@ -7,7 +7,7 @@ TEMPLATES := .cache/trl-$(TRL)/trl/chat_templates
 SMOLLM2 := models/smollm2
 DIALOGUES := models/dialogues
 
-.PHONY: demo test test-real lint format smollm2 first-run bench-sft bench-prepare bench-cli parity-sft clean help
+.PHONY: demo test test-real lint format smollm2 first-run torture bench-sft bench-prepare bench-cli parity-sft clean help
 
 help:             ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 18
@@ -55,6 +55,9 @@ $(DIALOGUES)/.made: .venv/core
 
 first-run: smollm2  ## docs/first-run.md, as it stands there
 	$(BIN)/burnish sft --config recipes/smollm2_dialogues.yaml
+
+torture: .venv/dev  ## hundreds of kill -9 at every kind of moment
+	OMP_NUM_THREADS=1 $(BIN)/python bench/torture.py --kills 300
 
 # TRL, for comparison only, in an environment of its own
 .venv-trl/ready: constraints.txt
