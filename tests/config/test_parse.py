@@ -196,7 +196,7 @@ def test_flags_win_over_yaml_under_any_spelling(yaml_file, yaml, flags, said):
         ("max_length: 1\nmax-length: 2", "run.yaml, line 2: max_length was given on line 1 already; keep one of them."),
         ("seed: [1\nx: 2", "run.yaml, line 2: not YAML (expected ',' or ']', but got ':')."),
         ("seed: 1\n\tx: 2", "run.yaml, line 2: not YAML (found character '\\t' that cannot start any token)."),
-        ("- seed", "run.yaml must hold options, one `name: value` on each line, not a sequence."),
+        ("- seed", "run.yaml must hold options, one `name: value` on each line, not a list."),
         ("[a]: 1", "run.yaml, line 1: the name of an option must be a word, not a sequence."),
         ("assistant_only_loss: yes", "run.yaml, line 1: assistant_only_loss must be True or False, not 'yes'."),
         ("run_name: 2024", "run.yaml, line 1: run_name must be a string or None, not 2024."),

@@ -52,7 +52,8 @@ def load(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     if root is None:
         return {}, {}
     if not isinstance(root, yaml.MappingNode):
-        raise ConfigError(f"{path} must hold options, one `name: value` on each line, not a {root.id}.")
+        kind = "list" if isinstance(root, yaml.SequenceNode) else "scalar"
+        raise ConfigError(f"{path} must hold options, one `name: value` on each line, not a {kind}.")
     loader.flatten_mapping(root)
     values: dict[str, Any] = {}
     lines: dict[str, int] = {}

@@ -10,7 +10,7 @@ import torch
 
 from burnish.ops.logprobs import CHUNK_ELEMENTS
 
-LARGEST = {"cpu": 1024, "cuda": 16384}
+LARGEST = {"cpu": 512, "cuda": 16384}
 """Tokens above which a micro-batch is not faster on that device, only larger."""
 
 
