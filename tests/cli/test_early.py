@@ -115,7 +115,7 @@ COLUMNS = "bad.jsonl line 1 has the columns ['txt'], but a row needs 'text', "
         ({"eval_datasets": {"a": "bad.jsonl"}}, {"eval_strategy": "epoch"}, COLUMNS),
         ({"dataset_name": "bad.jsonl", "dataset_streaming": True}, {"max_steps": 5}, "bad.jsonl line 1 has the columns ['txt'], but"),
         ({}, {"dataset_text_field": "body"}, "rows.jsonl line 1 has the columns ['text'], but a row needs 'body', "),
-        ({"dataset_name": "nope.jsonl"}, {}, "There is no file or folder nope.jsonl"),
+        ({"dataset_name": "nope.jsonl"}, {}, "There is no file or folder nope.jsonl (did you mean 'rows.jsonl'?)."),
     ],
 )  # fmt: skip
 def test_data_that_could_not_be_read(data, args, sentence):

@@ -79,6 +79,7 @@ def test_demo(monkeypatch):
 
 REFUSED = [
     (["stf"], "burnish has no command 'stf'; the nearest is 'sft'."),
+    (["xyzzy"], "burnish has no command 'xyzzy'; burnish --help lists those it has."),
     (["inspect"], "burnish has no command 'inspect'; the nearest is 'inspect sft'."),
     (["sft", "--learning_rat", "1"], "burnish sft has no option --learning_rat; the nearest is --learning_rate."),
     (["inspect", "sft", "--row", "1"], "burnish inspect sft has no option --row; the nearest is --rows."),

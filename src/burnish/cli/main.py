@@ -130,7 +130,8 @@ def _dispatch(args: list[str]) -> int:
         name = " ".join(args[:words])
         if name in COMMANDS:
             return COMMANDS[name].run(args[words:])
-    raise ConfigError(unknown("burnish", args[0], COMMANDS).replace("no option", "no command"))
+    sentence = unknown("burnish", args[0], COMMANDS).replace("no option", "no command")
+    raise ConfigError(sentence if "nearest" in sentence else sentence.replace("'.", "'; burnish --help lists those it has."))
 
 
 def _help() -> str:

@@ -115,7 +115,7 @@ def _open_path(source: str, config_name: str | None, split: str, streaming: bool
     path, is_glob = Path(source).expanduser(), glob.has_magic(source)
     if not (path.exists() or is_glob):
         if path.suffix in OPENERS or path.is_absolute() or source.startswith((".", "~")):
-            raise DataError(f"There is no file or folder {source}{_nearest_file(path)}.")
+            raise DataError(f"There is no file or folder {source}{_nearest_file(path) or '; give a path that exists, or a hub id'}.")
         return _open_hub(source, config_name, split, streaming)
     if config_name is not None:
         raise DataError(f"config_name={config_name!r} needs a hub data set, but {source} is local; leave it out.")
