@@ -1,4 +1,7 @@
 import logging
+import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -85,3 +88,73 @@ def test_the_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", "/home/someone")
     assert str(default_cache_dir()) == "/home/someone/.cache/burnish"
     assert cache_module.DEADLINE_S == 3600
+
+
+PREPARES = """
+import os, sys, time
+from pathlib import Path
+from burnish.data.prepare import prepare
+from burnish.data.prepare_batch import BatchPreparer
+from burnish.data.rows import ListRows
+from tests.data.small_tokenizer import make_tokenizer
+
+name, folder = sys.argv[1], Path(sys.argv[2])
+tokenise = BatchPreparer.__call__
+
+def counted(self, rows, first):
+    with (folder / "tokenised").open("a") as log:
+        log.write(f"{name} {len(rows)}\\n")
+    if name == "killed":
+        time.sleep(600)
+    time.sleep(0.5)
+    return tokenise(self, rows, first)
+
+BatchPreparer.__call__ = counted
+tokenizer = make_tokenizer()
+(folder / f"{name} is ready").touch()
+while not (folder / "go").exists():
+    time.sleep(0.002)
+store = prepare(ListRows([{"text": "the lazy dog"}] * 20, "data"), tokenizer, cache_dir=folder / "cache", num_proc=1)
+print(len(store), store.fingerprint)
+"""
+
+
+def start(name, folder):
+    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    command = [sys.executable, "-c", PREPARES, name, str(folder)]
+    return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def wait_for(path):
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} did not appear"
+        time.sleep(0.005)
+
+
+def test_of_two_processes_that_start_at_once_one_tokenises(tmp_path):
+    processes = [start(name, tmp_path) for name in ("a", "b")]
+    for name in ("a", "b"):
+        wait_for(tmp_path / f"{name} is ready")
+    (tmp_path / "go").touch()
+    said = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert said[0][0] == said[1][0]
+    assert said[0][0].startswith("20 ")
+    assert (tmp_path / "tokenised").read_text() in ("a 20\n", "b 20\n")
+    waited = "Another process prepares the rows of data; waiting for it to write "
+    assert sorted(waited in error for _, error in said) == [False, True]
+
+
+def test_a_process_killed_at_work_blocks_nobody(tmp_path):
+    (tmp_path / "go").touch()
+    killed = start("killed", tmp_path)
+    wait_for(tmp_path / "tokenised")
+    other = start("other", tmp_path)
+    wait_for(tmp_path / "other is ready")
+    killed.kill()
+    out, error = other.communicate(timeout=60)
+    killed.communicate()
+    assert (other.returncode, out[:3]) == (0, "20 "), error
+    assert (tmp_path / "tokenised").read_text() == "killed 20\nother 20\n"
+    assert [path.suffix for path in sorted((tmp_path / "cache" / "examples").iterdir())] == ["", ".lock"]

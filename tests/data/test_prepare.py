@@ -8,8 +8,14 @@ from burnish.data.prepare import PrepareOptions, prepare
 from burnish.data.rows import DataError, ListRows
 from burnish.data.sources import open_rows
 from burnish.data.tokenise import TextEncoder
+from tests.data.small_templates import PREFILLED
 from tests.data.small_tokenizer import CHATML, CORPUS, make_tokenizer
 
+# A turn is closed by the next one's first token.
+UNCLOSED = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant{% endif %}"
+)
 USER, ANSWER = {"role": "user", "content": "the dog"}, {"role": "assistant", "content": "the fox"}
 TURNS = [USER, ANSWER, {"role": "user", "content": "what"}, {"role": "assistant", "content": "three"}]
 HEAD = "<|im_start|>user\nthe dog<|im_end|>\n<|im_start|>assistant\n"
@@ -66,6 +72,35 @@ def test_a_tokenizer_that_writes_bos_writes_it_before_text_and_prompt():
     assert failure([{"text": "dog"}, {"text": "<s>dog"}], tokenizer) == (
         f"data[1]: the row begins with two BOS tokens (id {bos}): the tokenizer and the data write one each; remove one."
     )
+
+
+def test_two_tokens_that_are_bos_and_eos_at_the_start_of_a_row_are_counted():
+    tokenizer = make_tokenizer()
+    tokenizer.bos_token = tokenizer.eos_token
+    rows = ListRows([{"text": "the dog"}, {"text": "<|im_end|><|im_end|>the dog"}], "data")
+    report = prepare(rows, tokenizer).report
+    assert (report.kept, report.duplicate_bos) == (2, 1)
+    assert "1 row beginning with two BOS tokens; the tokenizer and the data may write one each (first: data[1])." in str(report)
+
+
+def test_turns_that_the_template_rewrites_are_counted(tokenizer):
+    thought = {"role": "assistant", "content": "<think>\nhm\n</think>\n\nthe fox"}
+    rows = ListRows([{"messages": TURNS}, {"messages": [USER, thought, USER, thought, USER, thought]}], "data")
+    report = prepare(rows, tokenizer, PrepareOptions(assistant_only_loss=True, chat_template=PREFILLED)).report
+    assert (report.departures, report.departed_turns, report.first["departures"]) == (2, 5, "data[0]")
+    assert (
+        "2 rows with turns that the template rewrites later (5 in all), thinking taken out, say: when the model spoke, "
+        "it was given another text than it is trained on (first: data[0])."
+    ) in str(report)
+    assert prepare(rows, tokenizer, PrepareOptions(chat_template=PREFILLED)).report.departures == 0
+
+
+def test_a_token_at_which_the_model_stops_ends_a_turn(tokenizer):
+    options = {"assistant_only_loss": True, "chat_template": UNCLOSED}
+    row = {"messages": [USER, ANSWER, USER]}
+    assert text(one(row, tokenizer, **options), tokenizer, trained=True) == "\nthe fox"
+    stop = tokenizer.convert_tokens_to_ids("<|im_start|>")
+    assert text(one(row, tokenizer, **options, stop_token_ids=(stop,)), tokenizer, trained=True) == "\nthe fox<|im_start|>"
 
 
 def test_prompt_and_completion_are_encoded_once_each(tokenizer):

@@ -105,9 +105,24 @@ def test_damage_is_seen(tmp_path, name):
         ExampleStore.load(tmp_path / "s")
 
 
+@pytest.mark.parametrize("name", [*SCHEMA, "manifest.json"])
+def test_a_flipped_bit_is_seen(tmp_path, name):
+    written(tmp_path / "s")
+    path = tmp_path / "s" / name
+    content = path.read_bytes()
+    path.write_bytes(
+        content[:-40] + bytes([content[-40] ^ 1]) + content[-39:] if len(content) > 40 else bytes([content[0] ^ 1]) + content[1:]
+    )
+    words = (
+        r"manifest.json (was changed after it was written|is not the manifest of a store)|/\w+ does not have the hash it was written with"
+    )
+    with pytest.raises(DataError, match=words):
+        ExampleStore.load(tmp_path / "s")
+
+
 def test_another_version_is_not_read(tmp_path):
     written(tmp_path / "s")
     path = tmp_path / "s" / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 0}))
-    with pytest.raises(DataError, match=r"is a store of version 0, not 1\.$"):
+    with pytest.raises(DataError, match=r"is a store of version 0, not 2\.$"):
         ExampleStore.load(tmp_path / "s")

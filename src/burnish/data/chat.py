@@ -16,10 +16,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from burnish.data.encode import Encoded, SegmentEncoder
 from burnish.data.messages import Message, Tools, in_parts, plain, to_messages, to_tools, with_arguments
+from burnish.data.outline import Blindfolded, Outline, contents_of, outline_of
 from burnish.data.spans import PROBE, Conversation, Rendering, Span, Tokens, Turn, paint
 from burnish.data.template import ChatTemplateError, FollowedTemplate, TemplateRefusalError, Trace
 
@@ -37,16 +38,23 @@ class ChatRenderer:
 
     def __init__(self, tokenizer: Any, chat_template: str | None = None, *, stop_token_ids: Iterable[int] = ()) -> None:
         self._tokenizer = tokenizer
-        self._override = chat_template
         self._stop_ids = set(stop_token_ids) | ({tokenizer.eos_token_id} - {None})
         self._tokens = _tokens(tokenizer, self._stop_ids)
         self._special = dict(tokenizer.special_tokens_map)
         self._templates: dict[str, FollowedTemplate] = {}
+        self._blindfolded: dict[str, Blindfolded] = {}
         self._in_parts: dict[str, bool] = {}
         self._text_arguments: set[str] = set()
         self._prompts: dict[tuple[str, str], str] = {}
+        self._outlines: dict[tuple[str, ...], Outline | None] = {}
+        self._seen_once: set[tuple[str, ...]] = set()
         self._encoder: SegmentEncoder | None = None
-        self._source(None)
+        try:
+            self._sources = (tokenizer.get_chat_template(chat_template, None), tokenizer.get_chat_template(chat_template, []))
+        except ValueError as error:
+            name = type(tokenizer).__name__
+            raise ChatTemplateError(f"The tokenizer ({name}) has no chat template; set one, or give chat_template.") from error
+        self._template(self._source(None))
 
     def render(
         self,
@@ -62,18 +70,25 @@ class ChatRenderer:
 
         Errors: ChatTemplateError, naming the message, where the template refuses the conversation or a span cannot be established exactly.
         """
-        conversation, turns = self._turns(to_messages(messages), to_tools(tools), chat_template_kwargs, add_generation_prompt)
-        return _rendering(conversation, turns)
+        outlined = None if tools or chat_template_kwargs or add_generation_prompt else self._outlined(messages)
+        if outlined is not None:
+            outline, contents = outlined
+            return outline.fill(contents)
+        return _rendering(*self._turns(to_messages(messages), to_tools(tools), chat_template_kwargs, add_generation_prompt))
 
     def text(
         self, messages: Sequence[Message], *, tools: Tools | None = None, chat_template_kwargs: Mapping[str, Any] | None = None
     ) -> str:
         """The text of `render`, for rows of which every token is trained: no span is looked for. Errors: as `render`, but for spans."""
+        outlined = None if tools or chat_template_kwargs else self._outlined(messages)
+        if outlined is not None:
+            outline, contents = outlined
+            return outline.text(contents)
         source, _, variables = self._given(to_tools(tools), chat_template_kwargs)
         read = self._read(source, to_messages(messages))
         if any("tool_calls" in message for message in read):
             return self._follow(source, read, variables, False)[1].text
-        return self._templates[source].text(read, variables)
+        return self._template(source).text(read, variables)
 
     def render_pair(
         self,
@@ -97,8 +112,8 @@ class ChatRenderer:
         if cut is None:
             raise ChatTemplateError("The chat template gives the completion's first message no place, so the prompt has no end.")
         whole = _rendering(conversation, turns, since=cut)
-        left = tuple(replace(span, end=min(span.end, cut), trained=False) for span in whole.spans if span.start < cut)
-        right = tuple(replace(span, start=max(span.start, cut) - cut, end=span.end - cut) for span in whole.spans if span.end > cut)
+        left = tuple(span._replace(end=min(span.end, cut), trained=False) for span in whole.spans if span.start < cut)
+        right = tuple(span._replace(start=max(span.start, cut) - cut, end=span.end - cut) for span in whole.spans if span.end > cut)
         text = whole.text[:cut]
         return Rendering(text=text, spans=left), replace(whole, text=whole.text[cut:], spans=right, before=text)
 
@@ -127,23 +142,61 @@ class ChatRenderer:
         self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, kwargs: Mapping[str, Any] | None, prompt: bool
     ) -> tuple[Conversation, list[Turn]]:
         source, given, variables = self._given(tools, kwargs)
-        template = self._templates[source]
-        messages = self._read(source, messages)
-        messages, trace = self._follow(source, messages, variables, prompt)
-        if template.has_marks:
-            constant = None
-        else:
-            constant = self._constant_prompt(template, source, messages, variables, trace, given)
+        template = self._template(source)
+        messages, trace = self._follow(source, self._read(source, messages), variables, prompt)
+        _check_calls(messages, trace)
+        return self._spoken(template, source, messages, trace, variables, given)
+
+    def _spoken(
+        self,
+        template: FollowedTemplate,
+        source: str,
+        messages: list[dict[str, Any]],
+        trace: Trace,
+        variables: Mapping[str, Any],
+        given: Mapping[str, Any],
+    ) -> tuple[Conversation, list[Turn]]:
+        constant = None if template.has_marks else self._constant_prompt(template, source, messages, variables, trace, given)
         conversation = Conversation(
             template=template, messages=messages, variables=variables, trace=trace, tokens=self._tokens, constant_prompt=constant
         )
-        _check_calls(messages, trace)
         return conversation, conversation.marked_turns() if template.has_marks else conversation.turns()
+
+    def _outlined(self, messages: Sequence[Message]) -> tuple[Outline, list[str]] | None:
+        """The outline of conversations like this one and what fills it; None where it has to be rendered by itself."""
+        found = contents_of(messages)
+        if found is None:
+            return None
+        roles, contents = found
+        if roles not in self._outlines:
+            if roles not in self._seen_once:  # an outline costs more than a rendering
+                self._seen_once.add(roles)
+                return None
+            self._outlines[roles] = self._outline(roles, messages, contents)
+        outline = self._outlines[roles]
+        return None if outline is None else (outline, contents)
+
+    def _outline(self, roles: tuple[str, ...], messages: Sequence[Message], contents: Sequence[str]) -> Outline | None:
+        """An outline that gives for `messages` what rendering them gives."""
+        source, given, variables = self._given(None, None)
+        if self._takes_parts(source):
+            return None
+        if source not in self._blindfolded:
+            self._blindfolded[source] = Blindfolded(source)
+        template = self._blindfolded[source]
+        hidden = template.conversation(roles)
+        try:
+            conversation, turns = self._spoken(template, source, hidden, template.trace(hidden, variables), variables, given)
+            outline = outline_of(_rendering(conversation, turns), turns, template)
+            plainly = _rendering(*self._turns(list(map(dict, messages)), None, None, False))
+        except ChatTemplateError:
+            return None
+        return outline if outline is not None and outline.fill(contents) == plainly else None
 
     def _given(self, tools: list[dict[str, Any]] | None, kwargs: Mapping[str, Any] | None) -> tuple[str, dict[str, Any], dict[str, Any]]:
         """The template's text, a row's own arguments, and all that the template sees beside the messages."""
         source, given = self._source(tools), plain(kwargs or {})
-        _check_read(self._templates[source], given, tools)
+        _check_read(self._template(source), given, tools)
         return source, given, {"documents": None, **self._special, **given, "tools": tools}
 
     def _read(self, source: str, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -155,7 +208,7 @@ class ChatRenderer:
     def _follow(
         self, source: str, messages: list[dict[str, Any]], variables: Mapping[str, Any], prompt: bool
     ) -> tuple[list[dict[str, Any]], Trace]:
-        template = self._templates[source]
+        template = self._template(source)
         calls = any("tool_calls" in message for message in messages)
         read = [with_arguments(message, as_text=source in self._text_arguments) for message in messages] if calls else messages
         try:
@@ -194,15 +247,17 @@ class ChatRenderer:
         return self._prompts[key]
 
     def _source(self, tools: list[dict[str, Any]] | None) -> str:
-        """The template's text, compiled. A tokenizer may have another template for rows with tools."""
-        try:
-            source = self._tokenizer.get_chat_template(self._override, tools)
-        except ValueError as error:
-            name = type(self._tokenizer).__name__
-            raise ChatTemplateError(f"The tokenizer ({name}) has no chat template; set one, or give chat_template.") from error
+        """The template's text. A tokenizer may have another template for rows with tools."""
+        return self._sources[tools is not None]
+
+    def _template(self, source: str) -> FollowedTemplate:
         if source not in self._templates:
             self._templates[source] = FollowedTemplate(source)
-        return source
+        return self._templates[source]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For worker processes, which know the outlines and need transformers only to compile a template."""
+        return {**cast(dict[str, Any], super().__getstate__()), "_tokenizer": None, "_templates": {}, "_blindfolded": {}}
 
     def _takes_parts(self, source: str) -> bool:
         """Whether the template leaves out content that is a string, and writes it where it is a list of parts."""
@@ -211,7 +266,7 @@ class ChatRenderer:
             seen = []
             for messages in (probe, [in_parts(message) for message in probe]):
                 try:
-                    trace = self._templates[source].trace(messages, {"documents": None, **self._special, "tools": None})
+                    trace = self._template(source).trace(messages, {"documents": None, **self._special, "tools": None})
                     seen.append(trace.text.count(PROBE))
                 except TemplateRefusalError:
                     seen.append(0)

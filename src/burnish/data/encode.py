@@ -9,30 +9,40 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from operator import itemgetter
+from typing import Any, cast
 
 import numpy as np
 
 from burnish.data.spans import Rendering, Span
+from burnish.data.store import Piece
 from burnish.data.words import Cut, WordEncoder
-from burnish.types import Segment
+from burnish.types import SOURCES, Segment
 
+_INDEX = {source: i for i, source in enumerate(SOURCES)}
 _CONTEXT = 64  # characters: longer than any token that matters at a boundary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoded:
-    """Token segments of a batch of renderings, row for row."""
+    """Tokens of a batch of renderings, row for row."""
 
-    rows: tuple[tuple[Segment, ...], ...]
+    pieces: Sequence[Sequence[Piece]]
     straddled: int
     """Rows in which a token would have covered both trained and other text, and which were therefore encoded in pieces."""
     duplicate_bos: int
     """Rows that begin with two BOS tokens: the template and the data have each written one."""
 
+    @property
+    def rows(self) -> tuple[tuple[Segment, ...], ...]:
+        """The pieces of each row as segments."""
+        return tuple(
+            tuple(Segment(token_ids=np.asarray(ids), source=SOURCES[source], trained=on) for ids, source, on in row) for row in self.pieces
+        )
+
 
 @dataclass(slots=True, kw_only=True)
-class _Piece:
+class _Part:
     """Spans of one row that are encoded together, after one of `contexts` (tried in order; the text's own start is "")."""
 
     row: int
@@ -50,12 +60,12 @@ class _Piece:
 
 @dataclass(slots=True)
 class _Row:
-    """Segments by the character at which they start, and the ids of the text encoded as a whole."""
+    """Pieces by the character at which they start, and the ids of the text encoded as a whole."""
 
     whole: np.ndarray | None = None
     joined: bool = False
     """A token covers the end of the text before and the start of this one."""
-    segments: list[tuple[int, Segment]] = field(default_factory=list)
+    pieces: list[tuple[int, Piece]] = field(default_factory=list)
 
 
 class SegmentEncoder:
@@ -68,11 +78,16 @@ class SegmentEncoder:
         newline, after_newline = self._ids("\n"), self._ids("\na")
         prefixes = self._ids("a") != after_newline[len(newline) :]  # SentencePiece puts a space before the start of a text
         self._inner_contexts = ("\n", "") if prefixes else ("",)
+        self._bos = tokenizer.bos_token_id
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For worker processes, which need no transformers where there is a backend."""
+        return {**cast(dict[str, Any], super().__getstate__()), "_tokenizer": self._tokenizer if self._backend is None else None}
 
     def __call__(self, renderings: Sequence[Rendering]) -> Encoded:
         rows = [_Row() for _ in renderings]
         pieces = [
-            _Piece(
+            _Part(
                 row=i,
                 text=rendering.text,
                 spans=rendering.spans,
@@ -85,9 +100,9 @@ class SegmentEncoder:
             pieces = self._round(pieces, rows) if self._backend is not None else self._apart(pieces, rows)
         return self._encoded(rows)
 
-    def _round(self, pieces: Sequence[_Piece], rows: Sequence[_Row]) -> list[_Piece]:
+    def _round(self, pieces: Sequence[_Part], rows: Sequence[_Row]) -> list[_Part]:
         """Encode all pieces in one batch; return those that have to be encoded again, cut at the boundaries that tokens straddle."""
-        again: list[_Piece] = []
+        again: list[_Part] = []
         assert self._backend is not None
         for piece, (ids, ((first, clean), *cuts)) in zip(pieces, self._encode(pieces), strict=True):
             if not clean and len(piece.contexts) > 1:
@@ -102,10 +117,10 @@ class SegmentEncoder:
                 again += self._split(piece, torn)
             else:
                 edges = [first, *(token for token, _ in cuts), len(ids)]
-                row.segments += _segments(piece.spans, [ids[a:b] for a, b in zip(edges, edges[1:], strict=False)])
+                row.pieces += _pieces(piece.spans, [ids[a:b] for a, b in zip(edges, edges[1:], strict=False)])
         return again
 
-    def _encode(self, pieces: Sequence[_Piece]) -> list[tuple[np.ndarray, list[Cut]]]:
+    def _encode(self, pieces: Sequence[_Part]) -> list[tuple[np.ndarray, list[Cut]]]:
         """Ids of each piece behind its context, and the cut at the start of each of its spans."""
         assert self._backend is not None
         texts = [piece.contexts[0] + piece.body() for piece in pieces]
@@ -119,15 +134,15 @@ class SegmentEncoder:
             for encoding, text, row in zip(encodings, texts, places, strict=True)
         ]
 
-    def _split(self, piece: _Piece, at: Sequence[int]) -> list[_Piece]:
+    def _split(self, piece: _Part, at: Sequence[int]) -> list[_Part]:
         edges = [0, *at, len(piece.spans)]
         parts = [piece.spans[a:b] for a, b in zip(edges, edges[1:], strict=False)]
         return [
-            _Piece(row=piece.row, text=piece.text, spans=spans, contexts=self._inner_contexts if i else piece.contexts)
+            _Part(row=piece.row, text=piece.text, spans=spans, contexts=self._inner_contexts if i else piece.contexts)
             for i, spans in enumerate(parts)
         ]
 
-    def _apart(self, pieces: Sequence[_Piece], rows: Sequence[_Row]) -> list[_Piece]:
+    def _apart(self, pieces: Sequence[_Part], rows: Sequence[_Row]) -> list[_Part]:
         """For a tokenizer without offsets: every span by itself."""
         for piece in pieces:
             row = rows[piece.row]
@@ -136,7 +151,7 @@ class SegmentEncoder:
                 np.asarray(self._after(piece.text[span.start : span.end], self._inner_contexts if i else piece.contexts), dtype=np.int32)
                 for i, span in enumerate(piece.spans)
             ]
-            row.segments += _segments(piece.spans, ids)
+            row.pieces += _pieces(piece.spans, ids)
         return []
 
     def _after(self, text: str, contexts: Sequence[str]) -> list[int]:
@@ -153,24 +168,19 @@ class SegmentEncoder:
     def _encoded(self, rows: Sequence[_Row]) -> Encoded:
         straddled = doubled = 0
         out = []
-        bos = self._tokenizer.bos_token_id
+        bos = self._bos
         for row in rows:
-            row.segments.sort(key=lambda part: part[0])
-            segments = tuple(segment for _, segment in row.segments)
-            apart = row.whole is not None and not np.array_equal(row.whole, np.concatenate([segment.token_ids for segment in segments]))
+            row.pieces.sort(key=itemgetter(0))
+            pieces = [piece for _, piece in row.pieces]
+            apart = row.whole is not None and not np.array_equal(row.whole, np.concatenate([ids for ids, _, _ in pieces]))
             straddled += apart or row.joined
-            head = [token for segment in segments[:2] for token in segment.token_ids[:2].tolist()][:2]
-            doubled += bos is not None and head == [bos, bos]
-            out.append(segments)
-        return Encoded(rows=tuple(out), straddled=straddled, duplicate_bos=doubled)
+            doubled += bos is not None and [token for ids, _, _ in pieces[:2] for token in ids[:2]][:2] == [bos, bos]
+            out.append(pieces)
+        return Encoded(pieces=out, straddled=straddled, duplicate_bos=doubled)
 
 
-def _segments(spans: Sequence[Span], ids: Sequence[np.ndarray]) -> list[tuple[int, Segment]]:
-    return [
-        (span.start, Segment(token_ids=tokens, source=span.source, trained=span.trained))
-        for span, tokens in zip(spans, ids, strict=True)
-        if len(tokens)
-    ]
+def _pieces(spans: Sequence[Span], ids: Sequence[np.ndarray]) -> list[tuple[int, Piece]]:
+    return [(start, (tokens, _INDEX[source], on)) for (start, _, source, on), tokens in zip(spans, ids, strict=True) if len(tokens)]
 
 
 def _cut(encoding: Any, position: int, length: int) -> Cut:

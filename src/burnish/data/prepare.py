@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -30,11 +32,11 @@ from burnish.data.workers import Workers
 
 __all__ = ["PrepareOptions", "PrepareReport", "prepare"]
 
-BATCH_ROWS = 1000
+BATCH_ROWS = 500
 PREPARE_VERSION = 1
 """Raise it when the same rows and options come to give other examples."""
-ROWS_PER_WORKER = 50_000
-"""Below, a worker's start (importing transformers, a few seconds) costs more than it saves."""
+DEADLINE_S = 600.0
+"""For one batch of a worker."""
 
 
 def prepare(
@@ -47,7 +49,7 @@ def prepare(
     """Examples of all `rows`, from the cache where they were prepared before.
 
     The key is the content: rows, tokenizer, template and options. `cache_dir` defaults to ``$BURNISH_CACHE`` or
-    ``~/.cache/burnish``. `num_proc` is the number of worker processes (1: none); by default, as many as pay. A tokenizer
+    ``~/.cache/burnish``. `num_proc` is the number of processes, this one included; by default, as many as pay. A tokenizer
     without a fast backend cannot be told from another by content: its rows are prepared in memory, every time.
 
     Errors: DataError for a row that cannot be used (named), for options that the format would ignore, where nothing is
@@ -93,26 +95,49 @@ def format_row(formatting_func: Callable[[Row], Any], row: Row, where: str) -> R
 def prepare_batches(
     rows: Rows, tokenizer: Any, options: PrepareOptions, fmt: Format, num_proc: int | None
 ) -> Iterator[tuple[Columns, Tally]]:
-    """Columns of the kept rows and the count of all, batch by batch, in order."""
+    """Columns of the kept rows and the count of all, batch by batch, in order.
+
+    This process prepares the batches for which no worker is ready.
+    """
     preparer = BatchPreparer(tokenizer, options, fmt)
-    batches = ((checked(rows, start, min(start + BATCH_ROWS, len(rows)), fmt), start) for start in range(0, len(rows), BATCH_ROWS))
-    count = worker_count(len(rows)) if num_proc is None else num_proc
-    if count == 1:
-        for batch, start in batches:
-            yield named(rows, preparer, batch, start)
-        return
-    with closing(Workers(count, {"tokenizer": tokenizer, "options": options, "fmt": fmt})) as workers:
-        pool = ThreadPoolExecutor(count)  # a thread for each worker, to wait for it
+    began = time.perf_counter()
+    yield named(rows, preparer, checked(rows, 0, min(BATCH_ROWS, len(rows)), fmt), 0)
+    rest = range(BATCH_ROWS, len(rows), BATCH_ROWS)
+    if num_proc is not None:
+        count = min(num_proc - 1, len(rest))
+    else:  # a tokenizer without a backend may be a class that no other process finds
+        count = worker_count((time.perf_counter() - began) * len(rest)) if tokenizer.is_fast else 0
+    with closing(Workers(count, preparer)) as workers:
         waiting: deque[Future[tuple[Columns, Tally]]] = deque()
-        try:
-            for batch, start in batches:
-                waiting.append(pool.submit(workers, batch, start))
-                if len(waiting) > 2 * count:
-                    yield named(rows, waiting.popleft().result)
-            while waiting:
-                yield named(rows, waiting.popleft().result)
-        finally:
-            pool.shutdown(cancel_futures=True)
+        for start in rest:
+            waiting.append(_submit(rows, workers, preparer, start, fmt))
+            while waiting and (waiting[0].done() or len(waiting) > 4 * (count + 1)):
+                yield named(rows, _result, waiting.popleft())
+        while waiting:
+            yield named(rows, _result, waiting.popleft())
+
+
+def _submit(rows: Rows, workers: Workers, preparer: BatchPreparer, start: int, fmt: Format) -> Future[tuple[Columns, Tally]]:
+    """The batch at `start`, prepared by a worker or here. An error is kept until its turn, so that the first one is said."""
+    here: Future[tuple[Columns, Tally]] = Future()
+    try:
+        batch = checked(rows, start, min(start + BATCH_ROWS, len(rows)), fmt)
+        future = workers.submit(batch, start)
+        if future is not None:
+            return future
+        here.set_result(preparer(batch, start))
+    except DataError as error:
+        here.set_exception(error)
+    return here
+
+
+def _result(batch: Future[tuple[Columns, Tally]]) -> tuple[Columns, Tally]:
+    try:
+        return batch.result(DEADLINE_S)
+    except TimeoutError as error:
+        raise DataError(
+            f"A worker process has not prepared its {BATCH_ROWS:,} rows for {DEADLINE_S:.0f} s; prepare with dataset_num_proc=1."
+        ) from error
 
 
 @contextmanager
@@ -128,10 +153,10 @@ def only_new_garbage() -> Iterator[None]:
         gc.unfreeze()
 
 
-def worker_count(rows: int) -> int:
-    """As many processes as pay: none where the tokenizer's own threads fill the few cores there are."""
-    cores = os.cpu_count() or 1
-    return 1 if cores < 4 else max(1, min(cores, 16, rows // ROWS_PER_WORKER))
+def worker_count(seconds: float) -> int:
+    """As many workers as pay for work that would take this process `seconds`: a core each, and a second of work."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return min(cores - 1, 15, int(seconds))
 
 
 def checked(rows: Rows, start: int, stop: int, fmt: Format) -> list[Row]:

@@ -36,7 +36,7 @@ class BatchPreparer:
                 continue
             length = _tokens(made[0]) + _tokens(made[1])
             tally.lengths[length] += 1
-            self._check_bos(row, made)
+            self._check_bos(row, made, tally)
             cut = self._cut(row, made, length)
             if cut is None:
                 tally.add("dropped_too_long", row)
@@ -75,11 +75,14 @@ class BatchPreparer:
         tally.counts["tokens"] += tokens
         tally.counts["trained_tokens"] += trained
 
-    def _check_bos(self, row: int, made: Pieces) -> None:
-        if self._bos is None or self._bos == self._eos:
+    def _check_bos(self, row: int, made: Pieces, tally: Tally) -> None:
+        if self._bos is None:
             return
         head = [int(token) for ids, _, _ in (*made[0], *made[1])[:3] for token in ids[:2]][:2]
-        if head == [self._bos, self._bos]:
+        if head != [self._bos, self._bos]:
+            return
+        tally.add("duplicate_bos", row)
+        if self._bos != self._eos:  # an EOS may stand there on purpose
             raise RowError(
                 row, f"the row begins with two BOS tokens (id {self._bos}): the tokenizer and the data write one each; remove one."
             )

@@ -13,6 +13,9 @@ KINDS = {
     "dropped_empty": "empty, dropped",
     "dropped_nothing_trained": "with no trained token, dropped",
     "missing_eos": "without EOS among their trained tokens, from which the model does not learn to stop",
+    "departures": "with turns that the template rewrites later ({departed_turns:,} in all), thinking taken out, say: when the model spoke, "
+    "it was given another text than it is trained on",
+    "duplicate_bos": "beginning with two BOS tokens; the tokenizer and the data may write one each",
     "straddled": "in which prompt and completion, written as one text, would share a token (here each has its own)",
 }
 """What a row can be counted as; the words after the number in `str(report)`."""
@@ -38,6 +41,11 @@ class PrepareReport:
     tokens_cut: int = 0
     missing_eos: int = 0
     """Rows kept in which no trained token is the tokenizer's EOS."""
+    departures: int = 0
+    """Rows with turns rendered otherwise than the generation prompt begins them; not looked for where every token is trained."""
+    departed_turns: int = 0
+    duplicate_bos: int = 0
+    """Rows that begin with the token that is both BOS and EOS, twice; two of another BOS are an error."""
     straddled: int = 0
     straddled_of: int = 0
     """How many rows were looked at for `straddled`; for text, only the first thousand."""
@@ -61,7 +69,7 @@ class PrepareReport:
         counts = asdict(self)
         for kind, words in KINDS.items():
             if counts[kind]:
-                said = words.format(limit=f"max_length={self.max_length}", mode=self.truncation_mode, tokens_cut=self.tokens_cut)
+                said = words.format(**counts | {"limit": f"max_length={self.max_length}", "mode": self.truncation_mode})
                 of = f" of {self.straddled_of:,}" if kind == "straddled" else ""
                 lines.append(f"{counts[kind]:,}{of} row{'s' if counts[kind] > 1 else ''} {said} (first: {self.first[kind]}).")
         if self.unused_columns:
@@ -119,6 +127,7 @@ class Tally:
             trained_tokens=self.counts["trained_tokens"],
             tokens_cut=self.counts["tokens_cut"],
             straddled_of=self.counts["straddled_of"],
+            departed_turns=self.counts["departed_turns"],
             **{kind: self.counts[kind] for kind in KINDS},
         )
 

@@ -27,7 +27,7 @@ from burnish.data.prepare_report import Tally
 from burnish.data.rows import DataError, Row
 from burnish.data.store import Piece
 from burnish.data.tokenise import TextEncoder
-from burnish.types import SOURCES, Segment
+from burnish.types import SOURCES
 
 PROMPT, MODEL, TEMPLATE = SOURCES.index("prompt"), SOURCES.index("model"), SOURCES.index("template")
 STRADDLE_ROWS = 1000
@@ -57,6 +57,8 @@ class PrepareOptions:
     """End text and completions with the tokenizer's EOS where they do not already; conversations end as their template says."""
     chat_template: str | None = None
     """Instead of the tokenizer's."""
+    stop_token_ids: tuple[int, ...] = ()
+    """Tokens beside EOS at which the model stops generating: they end a turn where the template writes them (see `ChatRenderer`)."""
     formatting_func: Callable[[Row], Any] | None = None
     """Row → text, list of messages, or a row of any format."""
 
@@ -124,7 +126,7 @@ class ChatReader:
 
     def __init__(self, tokenizer: Any, options: PrepareOptions, fmt: Format) -> None:
         self._columns = [name for name in fmt.columns if name in ("messages", "conversations", "prompt", "completion")]
-        self._renderer = ChatRenderer(tokenizer, options.chat_template)
+        self._renderer = ChatRenderer(tokenizer, options.chat_template, stop_token_ids=options.stop_token_ids)
         self._texts = None if options.assistant_only_loss else TextEncoder(tokenizer)
 
     def read(self, rows: Sequence[Row], first: int, tally: Tally) -> Iterator[Pieces]:
@@ -136,8 +138,9 @@ class ChatReader:
         renderings = render_each(rows, first, lambda row: self._renderer.render(self._conversation(row), **chat_arguments(row)))
         encoded = self._renderer.encode(renderings)
         count_straddled(tally, encoded.straddled, len(rows), first)
-        for segments in encoded.rows:
-            yield [], pieces(segments)
+        count_departures(tally, renderings, first)
+        for pieces in encoded.pieces:
+            yield [], list(pieces)
 
     def _conversation(self, row: Row) -> list[Row]:
         return [message for column in self._columns for message in conversation(row[column])]
@@ -147,15 +150,16 @@ class ChatPairReader:
     """`prompt` + `completion` of messages, with the prompt as context: its generation prompt included, never trained."""
 
     def __init__(self, tokenizer: Any, options: PrepareOptions) -> None:
-        self._renderer = ChatRenderer(tokenizer, options.chat_template)
+        self._renderer = ChatRenderer(tokenizer, options.chat_template, stop_token_ids=options.stop_token_ids)
         self._assistant_only = options.assistant_only_loss
 
     def read(self, rows: Sequence[Row], first: int, tally: Tally) -> Iterator[Pieces]:
         pairs = render_each(rows, first, self._render)
         encoded = self._renderer.encode([rendering for pair in pairs for rendering in pair])
         count_straddled(tally, encoded.straddled, len(rows), first)
-        for prompt, completion in zip(encoded.rows[::2], encoded.rows[1::2], strict=True):
-            yield pieces(prompt), pieces(completion)
+        count_departures(tally, [completion for _, completion in pairs], first)
+        for prompt, completion in zip(encoded.pieces[::2], encoded.pieces[1::2], strict=True):
+            yield list(prompt), list(completion)
 
     def _render(self, row: Row) -> tuple[Rendering, Rendering]:
         prompt, completion = (conversation(row[name]) for name in ("prompt", "completion"))
@@ -238,8 +242,12 @@ def count_straddled(tally: Tally, straddled: int, rows: int, first: int) -> None
         tally.counts["straddled"] += straddled - 1
 
 
-def pieces(segments: Sequence[Segment]) -> list[Piece]:
-    return [(segment.token_ids, SOURCES.index(segment.source), segment.trained) for segment in segments]
+def count_departures(tally: Tally, renderings: Sequence[Rendering], first: int) -> None:
+    """Rows with turns before which the model was given another text than it is trained on, and these turns."""
+    for row, rendering in enumerate(renderings, first):
+        if rendering.departures:
+            tally.add("departures", row)
+            tally.counts["departed_turns"] += rendering.departures
 
 
 def conversation(turns: Sequence[Row]) -> list[Row]:

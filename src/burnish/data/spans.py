@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from os.path import commonprefix
-from typing import Any
+from typing import Any, NamedTuple
 
 from burnish.data.messages import REASONING
 from burnish.data.template import ChatTemplateError, FollowedTemplate, TemplateRefusalError, Trace
@@ -34,8 +34,7 @@ _SOURCES: dict[str, Source] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
+class Span(NamedTuple):
     """Characters `start:end` of a rendering. Spans are in order, not empty, and together cover the whole text."""
 
     start: int

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -35,7 +35,7 @@ SCHEMA = {
     "row": "<i8",
 }
 MANIFEST = "manifest.json"
-STORE_VERSION = 1
+STORE_VERSION = 2
 
 Piece = tuple[Sequence[int] | np.ndarray, int, bool]
 """A segment to be: token ids, index of its source in `SOURCES`, trained."""
@@ -94,6 +94,7 @@ class ExampleStore:
             raise DataError(f"There is no example in {name}; give at least one.")
         self.name = name
         self._columns, self._group_ids = columns, group_ids
+        self._hashes: dict[str, str] | None = None
         branches, prompt_segments = columns["branches"], columns["prompt_segments"]
         self._branch_end = np.cumsum(branches, dtype=np.int64)
         first_branch = self._branch_end - branches
@@ -156,25 +157,33 @@ class ExampleStore:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of every column and of the group ids: equal for equal examples, in memory or on disk."""
-        hashes = [hashlib.sha256(self._columns[name].data).hexdigest() for name in SCHEMA]
-        return hashlib.sha256(json.dumps([hashes, self.name, self._group_ids]).encode()).hexdigest()
+        hashes = self._hashes or _hashes(self._columns)
+        return _sha256(json.dumps([[hashes[name] for name in SCHEMA], self.name, self._group_ids]).encode())
 
     @classmethod
     def load(cls, folder: Path) -> ExampleStore:
-        """Maps a store that `StoreWriter` wrote. Errors: DataError where a file is missing, has another size, or is of another version."""
+        """Maps a store that `StoreWriter` wrote. Errors: DataError where a file is missing or was changed, or is of another version."""
         try:
             manifest = json.loads((folder / MANIFEST).read_text())
+            if manifest["version"] != STORE_VERSION:
+                raise DataError(f"{folder} is a store of version {manifest['version']}, not {STORE_VERSION}.")
+            if manifest != _sealed(manifest):
+                raise DataError(f"{folder / MANIFEST} was changed after it was written.")
             for name, size in manifest["sizes"].items():
                 found = (folder / name).stat().st_size
                 if found != size:
                     raise DataError(f"{folder / name} has {found} bytes instead of {size}.")
-            if manifest["version"] != STORE_VERSION:
-                raise DataError(f"{folder} is a store of version {manifest['version']}, not {STORE_VERSION}.")
             columns = {name: np.memmap(folder / name, dtype=dtype, mode="r").view(np.ndarray) for name, dtype in SCHEMA.items()}
-            return cls(columns, name=manifest["name"], report=PrepareReport.from_json(manifest["report"]))
+            hashes = _hashes(columns)
+            for name in SCHEMA:
+                if hashes[name] != manifest["hashes"][name]:
+                    raise DataError(f"The content of {folder / name} does not have the hash it was written with.")
+            store = cls(columns, name=manifest["name"], report=PrepareReport.from_json(manifest["report"]))
+            store._hashes = hashes
+            return store
         except OSError as error:
             raise DataError(f"{error.filename or folder} cannot be read ({error.strerror}).") from error
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+        except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise DataError(f"{folder / MANIFEST} is not the manifest of a store.") from error
 
 
@@ -185,10 +194,12 @@ class StoreWriter:
         folder.mkdir(parents=True)
         self._folder, self._name = folder, name
         self._files: Mapping[str, BinaryIO] = {column: (folder / column).open("wb") for column in SCHEMA}
+        self._hashes = {column: hashlib.sha256() for column in SCHEMA}
 
     def append(self, columns: Columns) -> None:
         for name, file in self._files.items():
             file.write(columns[name].data)
+            self._hashes[name].update(columns[name].data)
 
     def __enter__(self) -> StoreWriter:
         return self
@@ -201,5 +212,20 @@ class StoreWriter:
         for file in self._files.values():
             file.flush()
         sizes = {name: (self._folder / name).stat().st_size for name in SCHEMA}
-        manifest = {"version": STORE_VERSION, "name": self._name, "sizes": sizes, "report": report.to_json()}
-        (self._folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        hashes = {name: digest.hexdigest() for name, digest in self._hashes.items()}
+        manifest = {"version": STORE_VERSION, "name": self._name, "sizes": sizes, "hashes": hashes, "report": report.to_json()}
+        (self._folder / MANIFEST).write_text(json.dumps(_sealed(manifest), indent=1))
+
+
+def _sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """With a hash of itself."""
+    plain = {name: value for name, value in manifest.items() if name != "sha256"}
+    return plain | {"sha256": _sha256(json.dumps(plain, sort_keys=True).encode())}
+
+
+def _hashes(columns: Columns) -> dict[str, str]:
+    return {name: _sha256(columns[name].data) for name in SCHEMA}
+
+
+def _sha256(content: Any) -> str:
+    return hashlib.sha256(content).hexdigest()

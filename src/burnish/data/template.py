@@ -142,9 +142,9 @@ class _Pen:
 
 
 class FollowedTemplate:
-    """A compiled chat template. Errors: ChatTemplateError where it does not compile."""
+    """A compiled chat template, its syntax tree after `change`, if given. Errors: ChatTemplateError where it does not compile."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, change: NodeTransformer | None = None) -> None:
         from transformers.utils.chat_template_utils import _compile_jinja_template  # its sandbox, filters and globals
 
         try:
@@ -157,7 +157,7 @@ class FollowedTemplate:
         self.has_marks = any(isinstance(block.call.node, nodes.ExtensionAttribute) for block in tree.find_all(nodes.CallBlock))
         constant = _constant_endings(tree)
         marker = _Marker()
-        tree = marker.visit(tree)
+        tree = marker.visit(change.visit(tree) if change else tree)
         self._buffered, self._captured = marker.buffered, marker.captured
         self._constant = {marker.numbers[loop] for loop in constant}
         self._template = environment.from_string(tree)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -34,6 +34,10 @@ class TextEncoder:
         """Ids the tokenizer puts before a text, such as BOS."""
         alone, after, anchor = (ids.tolist() for ids in self._plain(["a", ANCHOR + "a", ANCHOR]))
         self._anchor = anchor if anchor + alone != after else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For worker processes, which need no transformers where there is a backend."""
+        return {**cast(dict[str, Any], super().__getstate__()), "_tokenizer": self._tokenizer if self._backend is None else None}
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """int32 ids of each text, without special tokens other than those it spells out."""
