@@ -38,7 +38,12 @@ def function(lines, header="def f():", docstring=0):
 
 def test_file_lines(found):
     assert found("a = 1\n" * 400) == []
-    assert found("a = 1\n" * 401) == ["401: file of 401 lines, at most 400"]
+    assert found("a = 1\n" * 401) == ["401: file of 401 lines, at most 400; divide it by what it does"]
+
+
+def test_the_loop_is_one_page(found):
+    assert found("a = 1\n" * 150, path="src/pkg/loop.py") == []
+    assert found("a = 1\n" * 151, path="src/pkg/loop.py") == ["151: file of 151 lines, at most 150; divide it by what it does"]
 
 
 def test_function_lines(found):
@@ -177,7 +182,7 @@ def test_the_command(tmp_path):
     (tmp_path / "long.py").write_text("a = 1\n" * 401)
     done = run(tmp_path)
     assert done.returncode == 1
-    assert done.stdout.splitlines()[0] == f"{tmp_path}/long.py:401: file of 401 lines, at most 400"
+    assert done.stdout.splitlines()[0] == f"{tmp_path}/long.py:401: file of 401 lines, at most 400; divide it by what it does"
     assert done.stdout.splitlines()[1:] == ["1 over budget in 1 files."], "exceptions for files that were not read are not looked for"
     done = run(tmp_path / "absent")
     assert (done.returncode, done.stdout) == (2, f"Nothing to check in {tmp_path}/absent; give folders or files, such as src.\n")

@@ -25,8 +25,9 @@ for one in pkgutil.walk_packages(room.__path__, "{0}."):
         (EVERY.format("burnish.checkpoint"), set()),
         (EVERY.format("burnish.distributed"), set()),
         ("import burnish.cli.main", {"torch", "rich"}),
+        ("import burnish.experimental.profit.config", {"torch", "rich"}),
     ],
-    ids=["burnish", "types", "config", "ops", "data", "report", "checkpoint", "distributed", "cli.main"],
+    ids=["burnish", "types", "config", "ops", "data", "report", "checkpoint", "distributed", "cli.main", "experimental"],
 )
 def test_nothing_heavy_comes_along(statement, forbidden):
     ask = f"{statement}\nimport sys\nprint(*sorted({HEAVY | forbidden!r} & set(sys.modules)))"

@@ -1,0 +1,86 @@
+"""The table of methods in README.md and docs/methods.md, made from the source.
+
+python tools/tables.py            compares; exits with 1 where a page is not as the source has it
+python tools/tables.py --record   writes it anew
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+from status import entry_folders
+
+ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", "docs/methods.md")
+HEAD = ("method", "status", "what it does", "page")
+HEAD_LINE = f"| {' | '.join(HEAD)} |\n"
+TABLE = re.compile(rf"^{re.escape(HEAD_LINE)}(?:\|.*\n)+", re.MULTILINE)
+
+
+def methods(root: Path, page: Path) -> str:
+    """Stable methods, then those on trial. Raises SystemExit for a stable method without its page."""
+    rows = []
+    for file in sorted((root / "src/burnish/methods").glob("[!_]*.py")):
+        about = root / "docs" / f"{file.stem}.md"
+        if not about.is_file():
+            raise SystemExit(f"docs/{file.stem}.md: is missing; write the page of the method {file.stem}, as docs/sft.md has it.")
+        losses = ", ".join(f"`{loss}`" for loss in _losses(file))
+        rows.append((f"`burnish {file.stem}`", "stable", _summary(file) + (f" ({losses})" if losses else ""), _link(about, page)))
+    for entry in entry_folders(root):
+        said = tomllib.loads((entry / "STATUS.toml").read_text(encoding="utf-8"))
+        # a page of the site cannot link to what is not in it
+        about = entry / "README.md" if page.parent == root else root / "docs" / "experimental.md"
+        rows.append(
+            (f"`burnish experimental {entry.name}`", f"on trial until {said['expires']}", _summary(entry / "method.py"), _link(about, page))
+        )
+    return HEAD_LINE + "".join(f"| {' | '.join(row)} |\n" for row in (("---",) * len(HEAD), *rows))
+
+
+def _summary(file: Path) -> str:
+    """The first sentence of a module's docstring."""
+    return (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").partition("\n")[0].rstrip(".")
+
+
+def _losses(file: Path) -> list[str]:
+    """Keys of `LOSSES`."""
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0] if isinstance(node, ast.Assign) else None
+        if isinstance(target, ast.Name) and target.id == "LOSSES" and isinstance(node.value, ast.Dict):
+            return [ast.literal_eval(key) for key in node.value.keys if key is not None]
+    return []
+
+
+def _link(about: Path, page: Path) -> str:
+    there = about.relative_to(page.parent)
+    return f"[{about.name}]({there})"
+
+
+def main(arguments: list[str]) -> int:
+    said = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    said.add_argument("--record", action="store_true")
+    said.add_argument("--root", type=Path, default=ROOT)
+    given = said.parse_args(arguments)
+    stale = 0
+    for name in PAGES:
+        page = given.root / name
+        text = page.read_text(encoding="utf-8")
+        found = TABLE.search(text)
+        if found is None:
+            raise SystemExit(f"{name}: has no table of methods any more; put back its head, {HEAD_LINE.strip()}, and a row.")
+        made = methods(given.root, page)
+        wanted = f"{text[: found.start()]}{made}{text[found.end() :]}"
+        if given.record:
+            page.write_text(wanted, encoding="utf-8")
+        elif text != wanted:
+            print(f"{name}: its table of methods is not what the source says; run `make api` and commit the page.")
+            stale += 1
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
