@@ -7,7 +7,7 @@ TEMPLATES := .cache/trl-$(TRL)/trl/chat_templates
 SMOLLM2 := models/smollm2
 DIALOGUES := models/dialogues
 
-.PHONY: demo test test-real lint format smollm2 first-run torture bench-sft bench-prepare bench-cli parity-sft clean help
+.PHONY: demo test test-real lint api format docs smollm2 first-run torture bench-sft bench-prepare bench-plan bench-cli parity-sft clean help
 
 help:             ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 18
@@ -23,25 +23,42 @@ help:             ## this list
 	$(PIP) --editable '.[dev]'
 	@touch $@
 
+.venv/docs: .venv/core
+	$(PIP) --editable '.[docs]'
+	@touch $@
+
 demo: .venv/core  ## fine-tune the model that comes with Burnish, in about a minute
 	$(BIN)/burnish demo
 
 test: .venv/dev $(TEMPLATES)  ## the tests
-	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false BURNISH_CHAT_TEMPLATES=$(TEMPLATES) $(BIN)/python -m pytest -n auto --dist loadgroup tests
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false BURNISH_CHAT_TEMPLATES=$(TEMPLATES) $(BIN)/python -m pytest -n auto --dist loadgroup tests src/burnish/experimental
 
 test-real: .venv/dev $(SMOLLM2)/.made  ## the tests that need a real model
 	$(BIN)/python -m pytest tests/real
 
-lint: .venv/dev   ## style, types, import contracts, budgets
+lint: .venv/dev   ## style, types, import contracts, budgets, what is on trial, the stable surface
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tools/check_tree.py src
+	$(BIN)/python tools/status.py
+	$(BIN)/python tools/api.py
+	$(BIN)/python tools/deprecations.py
+	$(BIN)/python tools/tables.py
+
+api: .venv/dev    ## record the stable surface, and the tables made from the source
+	$(BIN)/python tools/api.py --record
+	$(BIN)/python tools/tables.py --record
 
 format: .venv/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# the theme announces its successor on every build; its version is pinned
+docs: .venv/docs  ## the documentation, in build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "The documentation is in build/site/index.html."
 
 smollm2: $(SMOLLM2)/.made $(DIALOGUES)/.made  ## SmolLM2-135M-Instruct and short dialogues, for docs/first-run.md
 
@@ -56,8 +73,8 @@ $(DIALOGUES)/.made: .venv/core
 first-run: smollm2  ## docs/first-run.md, as it stands there
 	$(BIN)/burnish sft --config recipes/smollm2_dialogues.yaml
 
-torture: .venv/dev  ## hundreds of kill -9 at every kind of moment
-	OMP_NUM_THREADS=1 $(BIN)/python bench/torture.py --kills 300
+torture: .venv/dev  ## more than 300 kills and a hundred other faults, in every phase: minutes
+	$(BIN)/python bench/torture.py
 
 # TRL, for comparison only, in an environment of its own
 .venv-trl/ready: constraints.txt
@@ -75,6 +92,9 @@ bench-sft: .venv/core .venv-trl/ready $(SMOLLM2)/.made  ## an SFT step beside TR
 
 bench-prepare: .venv/core .venv-trl/ready $(SMOLLM2)/.made  ## preparing 20,000 chat rows beside TRL
 	$(BIN)/python bench/prepare.py --trl-python .venv-trl/bin/python
+
+bench-plan: .venv/core $(SMOLLM2)/.made  ## memory as planned beside memory as measured
+	$(BIN)/python bench/plan.py
 
 bench-cli: .venv/core  ## how fast the command line answers
 	$(BIN)/python bench/cli.py

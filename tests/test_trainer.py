@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import textwrap
+import time
 from pathlib import Path
 
 import datasets
@@ -17,10 +19,12 @@ from transformers import AutoModelForCausalLM, TrainerCallback
 
 from burnish import ConfigError, DataConfig, ModelConfig, SFTConfig, SFTTrainer
 from burnish.checkpoint.files import CheckpointError
+from burnish.checkpoint.state import Snapshot
 from burnish.cli.main import main
 from burnish.data.rows import DataError
 from burnish.data.sources import open_rows
 from burnish.models.load import ModelError
+from burnish.report.events import read_events
 from burnish.run import TrainingError
 from tests.tiny import chats, save_tiny_model, texts, tiny_llama, tiny_tokenizer, write_rows
 from tests.torture.runs import check_same, lines, result
@@ -227,6 +231,46 @@ def test_training_again_finds_the_run_finished(tmp_path, capsys):
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
 
 
+class Fails(TrainerCallback):
+    """Once, with the gradients of the step after `step` steps."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_pre_optimizer_step(self, args, state, control, **given):
+        if state.global_step == self.step:
+            self.step = None
+            raise CrashError
+
+
+def test_training_again_after_a_step_that_failed(tmp_path):
+    whole, again = trainer(tmp_path / "whole"), trainer(tmp_path / "run", callbacks=[Fails(3)])
+    whole.train()
+    with pytest.raises(CrashError):
+        again.train()
+    again.train()
+    check_same(result(tmp_path / "run"), result(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("options", [{}, {"overwrite_output_dir": True}], ids=str)
+def test_training_again_with_no_checkpoint_to_go_on_from(tmp_path, options):
+    one = trainer(tmp_path / "run", options={"save_strategy": "no", "save_steps": 500, **options})
+    one.train()
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    with pytest.raises(CheckpointError) as stopped:
+        one.train()
+    assert str(stopped.value) == f"This trainer has done 6 steps and {tmp_path / 'run'} holds no checkpoint of them; make a new trainer."
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+
+
+def test_overwrite_output_dir_deletes_nothing_of_this_trainer(tmp_path):
+    one = trainer(tmp_path / "run", options={"overwrite_output_dir": True})
+    one.train()
+    before = result(tmp_path / "run")
+    one.train()
+    check_same(result(tmp_path / "run"), before)
+
+
 def test_overwrite_output_dir_begins_anew(tmp_path):
     trainer(tmp_path / "run").train()
     (tmp_path / "run" / "notes.txt").write_text("mine")
@@ -384,6 +428,19 @@ def test_resume_by_argument(tmp_path):
 # What stops a run
 
 
+def test_what_happens_while_a_model_is_loaded_is_an_event_too(tmp_path, monkeypatch):
+    """Another rank's end, say."""
+
+    def start(*given):
+        given[-1].__self__.events.write("failure")
+        raise ModelError
+
+    monkeypatch.setattr("burnish.trainer.start_policy", start)
+    with pytest.raises(ModelError):
+        trainer(tmp_path / "run")
+    assert [(event["event"], event["step"]) for event in read_events(tmp_path / "run" / "events.jsonl")] == [("failure", 0)]
+
+
 class Poison(TrainerCallback):
     """Before step 4, a weight that is not finite."""
 
@@ -407,6 +464,23 @@ def test_a_loss_that_is_not_finite_names_step_rows_and_the_last_checkpoint(tmp_p
     assert said[2] == str(tmp_path / "run" / "checkpoint-2")
     assert one.state.global_step == 3
     assert [line["step"] for line in lines(tmp_path / "run")] == [2]  # what was logged is on disk
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["written", "disk full"])
+def test_a_run_that_fails_waits_for_the_checkpoint_that_it_is_writing(tmp_path, monkeypatch, capsys, full):
+    write_rest = Snapshot.write_rest
+
+    def slow(*given):
+        time.sleep(0.5)
+        if full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_rest(*given)
+
+    monkeypatch.setattr(Snapshot, "write_rest", slow)
+    with pytest.raises(TrainingError):
+        trainer(tmp_path / "run", callbacks=[Poison()], options={"save_async": True}).train()
+    assert [path.name for path in (tmp_path / "run").glob("*checkpoint-*")] == ([] if full else ["checkpoint-2"])
+    assert ("checkpoint-2 was not saved because the disk is full" in capsys.readouterr().out) == full
 
 
 def test_a_gradient_that_is_not_finite_never_reaches_the_weights(tmp_path):

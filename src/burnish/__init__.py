@@ -2,10 +2,13 @@
 
 import lazy_loader as lazy
 
+from burnish.deprecated import with_old_names
+
 __version__ = "0.1.0"
 
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
+    submodules=["experimental"],
     submod_attrs={
         "config.data": ["DataConfig"],
         "config.model": ["ModelConfig"],
@@ -17,3 +20,4 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "types": ["Branch", "Example", "LossOut", "Segment", "Sum", "TokenOutputs", "TokenTree"],
     },
 )
+__getattr__ = with_old_names(__getattr__)

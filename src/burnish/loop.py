@@ -10,11 +10,13 @@ import time
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from burnish.data.batches import StepBatch
-from burnish.distributed.launch import all_sum, gradient_sync
-from burnish.ops.reduce import Totals, add, read
+from burnish.distributed.launch import all_sum, waiting
+from burnish.distributed.wrap import clip_gradients, gradient_sync
+from burnish.ops.reduce import add, means, read
+from burnish.report.evaluation import TERM, named_metrics
 from burnish.run import Run, TrainingError, check
 from burnish.types import Sum, TokenOutputs, TokenTree
 
@@ -28,7 +30,7 @@ def train(run: Run) -> None:
         evaluate(run)
     run.mark, first = (time.monotonic(), state.num_input_tokens_seen), True
     steps = run.batches.steps(run.state.cursor)
-    while state.global_step < run.max_steps and not control.should_training_stop and (batch := next(steps, None)) is not None:
+    while not run.over and (batch := next(steps, None)) is not None:
         if run.state.cursor[1] == 0:
             control.new_epoch()
             run.fire("on_epoch_begin")
@@ -51,26 +53,28 @@ def train(run: Run) -> None:
             run.fire("on_epoch_end")
             attend(run)
         save(run)
-    run.fire("on_train_end")
+    if not run.signals.agree(all_sum(run.signals.counts, run.here, "the end of the training")):  # one may have come in the last step
+        run.fire("on_train_end")
 
 
 def optimizer_step(run: Run, batch: StepBatch, *, check_gradients: bool = False) -> None:
     """One step over all its micro-batches. Counts of all ranks are added up before the first backward."""
     trees = [tree.to(run.here.device) for tree in batch.trees]
-    mine: Totals = {}
+    number, mine = run.state.trainer.global_step + 1, run.signals.counts
     for tree in trees:
         add(mine, {name: (0.0, count) for name, count in run.method.counts(tree).items()})
-    counts, sums, losses = all_sum(mine, run.here), list[Mapping[str, Sum]](), list[Tensor]()
-    for i, tree in enumerate(trees):
-        with gradient_sync(run.policy, on=i == len(trees) - 1):
-            out = run.method.loss_and_metrics(tree, run.policy(tree))
-            loss = torch.stack([term.total / max(counts[name][1], 1.0) for name, term in out.terms.items()]).sum()  # the one division
-            (loss * run.here.world_size).backward()  # data parallelism averages over ranks
-            if i < len(trees) - 1:
-                run.fire("on_substep_end")
-        losses.append(loss.detach())
-        sums.append(out.metrics)
-    norm = nn.utils.clip_grad_norm_([p for p in run.state.model.parameters() if p.grad is not None], run.args.max_grad_norm or math.inf)
+    counts, sums, losses = all_sum(mine, run.here, f"the counts of step {number}"), list[Mapping[str, Sum]](), list[Tensor]()
+    with waiting(f"the gradients of step {number}", run.here):
+        for i, tree in enumerate(trees):
+            with gradient_sync(run.policy, on=i == len(trees) - 1):
+                out = run.method.loss_and_metrics(tree, run.policy(tree))
+                loss = torch.stack([term.total / max(counts[name][1], 1.0) for name, term in out.terms.items()]).sum()  # the one division
+                (loss * run.here.world_size).backward()  # data parallelism averages over ranks
+                if i < len(trees) - 1:
+                    run.fire("on_substep_end")
+            losses.append(loss.detach())
+            sums.append(out.metrics)
+        norm = clip_gradients(run.state.model.parameters(), run.args.max_grad_norm or math.inf).to(losses[0].device)
     check(run, batch, losses, norm, gradients=check_gradients)
     run.fire("on_pre_optimizer_step")
     run.state.optimizer.step()
@@ -82,6 +86,7 @@ def optimizer_step(run: Run, batch: StepBatch, *, check_gradients: bool = False)
     here = float(run.here.main)  # what all ranks know alike counts once
     whole = {"loss": Sum(total=torch.stack(losses).sum(), count=here), "grad_norm": Sum(total=norm * here, count=here)}
     add(run.state.meter, read([*sums, whole]) | {"trained_share": (batch.trained * here, batch.tokens * here)})
+    run.signals.agree(counts if run.here.world_size > 1 else run.signals.counts)
 
 
 def attend(run: Run) -> None:
@@ -95,9 +100,9 @@ def attend(run: Run) -> None:
 
 
 def save(run: Run) -> None:
-    """Last of all in a step, so that a checkpoint holds every line of it. A run that a callback ends is saved, too."""
+    """Last of all in a step, so that a checkpoint holds every line of it. A run that a callback or a signal ends is saved, too."""
     control = run.state.control
-    if control.should_save or (control.should_training_stop and run.args.save_strategy != "no"):
+    if control.should_save or ((control.should_training_stop or run.signals.stop) and run.args.save_strategy != "no"):
         with run.paused():
             run.save()
         run.fire("on_save")
@@ -106,10 +111,9 @@ def save(run: Run) -> None:
 def log(run: Run) -> None:
     """Reduces the metrics gathered since the last line, and writes one."""
     state = run.state.trainer
-    sums, run.state.meter = all_sum(run.state.meter, run.here), {}
+    sums, run.state.meter = all_sum(run.state.meter, run.here, "the metrics of a log line"), {}
     now, seen = time.monotonic(), state.num_input_tokens_seen
-    logs = {name: total / count for name, (total, count) in sums.items() if count}
-    logs |= {"learning_rate": run.learning_rate, "epoch": state.epoch}
+    logs = {**means(sums), "learning_rate": run.learning_rate, "epoch": state.epoch}
     logs |= {"num_tokens": seen, "tokens_per_second": (seen - run.mark[1]) / max(now - run.mark[0], 1e-9)}
     run.mark = (now, seen)
     state.log_history.append({**logs, "step": state.global_step})
@@ -129,15 +133,11 @@ def evaluate(run: Run) -> dict[str, float]:
         for tree in (tree.to(run.here.device) for tree in trees()):
             outputs = run.policy(tree)
             out = run.method.loss_and_metrics(tree, outputs)
-            sums.append({**out.metrics, **{f"term {name}": term for name, term in out.terms.items()}})
+            sums.append({**out.metrics, **{f"{TERM}{name}": term for name, term in out.terms.items()}})
             if run.extra_metrics is not None:
                 seen.append((tree, outputs))
             run.fire("on_prediction_step")
-        means = {name: total / count for name, (total, count) in all_sum(read(sums), run.here).items() if count}
-        named = {name: value for name, value in means.items() if not name.startswith("term ")}
-        named["loss"] = math.fsum(value for name, value in means.items() if name.startswith("term "))
-        if "nll" in named:
-            named["perplexity"] = math.exp(min(named["nll"], 700.0))
+        named = named_metrics(means(all_sum(read(sums), run.here, f"the sums of evaluation {prefix!r}")))
         if run.extra_metrics is not None:
             named |= {name.removeprefix(f"{prefix}_"): value for name, value in run.extra_metrics(seen).items()}
         named["runtime"] = time.monotonic() - started

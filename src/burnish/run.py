@@ -17,6 +17,7 @@ from burnish.checkpoint.state import TrainState
 from burnish.config.train import TrainConfig
 from burnish.data.batches import Batches, StepBatch
 from burnish.distributed.launch import Launch, gather
+from burnish.distributed.signals import Signals
 from burnish.models.lora import untrained_parameters
 from burnish.types import LossOut, TokenOutputs, TokenTree
 
@@ -66,11 +67,19 @@ class Run:
     """Metric prefix ("eval", or "eval_<name>" of several) → this rank's micro-batches."""
     extra_metrics: Callable[[Iterable[tuple[TokenTree, TokenOutputs]]], Mapping[str, float]] | None = None
     """The user's `compute_metrics`, over all that an evaluation computed."""
+    signals: Signals = field(default_factory=Signals)
+    """Notes SIGTERM and SIGINT while it trains."""
     mark: tuple[float, int] = (0.0, 0)
     """Clock and tokens seen at the last log line, for tokens per second. Not part of the state."""
 
     learning_rate: float = 0.0
     """Of the step just taken; the schedule is one ahead. Not part of the state."""
+
+    @property
+    def over(self) -> bool:
+        """By its steps, a callback's wish or a signal; a source may end before."""
+        done = self.state.trainer.global_step >= self.max_steps
+        return done or self.state.control.should_training_stop or self.signals.stop is not None
 
     def fire(self, event: str, **what: Any) -> None:
         """Tells every callback, with the arguments that transformers gives: ``fire("on_log", logs=...)``."""
@@ -136,7 +145,7 @@ def check(run: Run, batch: StepBatch, losses: Sequence[Tensor], norm: Tensor, *,
     if not (all(finite) and norm_is_finite):
         bad = [group for tree, ok in zip(batch.trees, finite, strict=True) if not ok for group in tree.group_ids]
         if not norm_is_finite:  # every rank has this norm and is here
-            bad = [group for rank in gather(bad, run.here) for group in rank]
+            bad = [group for rank in gather(bad, run.here, "the rows of a gradient that is not finite") for group in rank]
         what = f"{'loss' if bad else 'gradient norm'} of step {run.state.trainer.global_step + 1}"
         rows = ", ".join(dict.fromkeys(bad or [group for tree in batch.trees for group in tree.group_ids]))
         raise TrainingError(f"The {what} is not finite with rows {rows}; look at them, or lower the learning rate; {run.last_good()}.")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
+from torch import nn
 
 from burnish.checkpoint.continued import identity_of
 from burnish.checkpoint.directory import RunDirectory
@@ -21,6 +22,7 @@ from burnish.checkpoint.files import Found
 from burnish.checkpoint.identity import environment, model_identity
 from burnish.checkpoint.state import TrainState
 from burnish.checkpoint.trainer_state import TrainerState
+from burnish.checkpoint.weights import gather_weights
 from burnish.checkpoint.weights import load_model as load_weights
 from burnish.config.arguments import refuse_arguments
 from burnish.config.data import DataConfig
@@ -34,16 +36,17 @@ from burnish.data.formats import Format
 from burnish.data.prepare import PrepareOptions
 from burnish.data.prepare_stream import PreparedStream, prepare_stream
 from burnish.data.sources import StreamRows
-from burnish.distributed.launch import barrier, gather, launch, seed_everything, wrap
+from burnish.distributed.launch import barrier, gather, launch, seed_everything
 from burnish.loop import evaluate, train
 from burnish.models.export import save_model
 from burnish.models.load import adapt_tokenizer, load_tokenizer
-from burnish.models.memory import estimate_memory, microbatch_tokens
+from burnish.models.memory import ROW, Placement, estimate_memory, microbatch_tokens
 from burnish.models.optimizer import check_own, from_config, make_schedule
+from burnish.models.policy import Policy
 from burnish.models.start import start_policy
 from burnish.report.console import Console
 from burnish.report.evaluation import EvalTokens, columns
-from burnish.report.metrics import MetricsFile
+from burnish.report.events import Events
 from burnish.report.reporter import Reporter
 from burnish.report.tokens import show_example
 from burnish.report.trackers import Trackers, check_trackers
@@ -102,12 +105,14 @@ class Trainer(Generic[C]):
         asked = self.args.changed("eval_strategy", "eval_on_start")
         if asked and not named_sets(eval_dataset):
             raise ConfigError(f"{asked[0]} needs data to evaluate on; give eval_dataset.")
-        self.here = launch()
+        folder = Path(self.args.output_dir)
+        self.here = launch(self.args.ddp_timeout, folder / "stacks")
         self.console = Console(main=self.here.main, live=False if self.args.disable_tqdm else None)
         self.formatting_func, self.compute_metrics = formatting_func, compute_metrics
         self.model_config, self.args = self._configs(model, model_config, peft_config)
         self.data_config = data_config
-        self.directory = RunDirectory(Path(self.args.output_dir), self.here)
+        self.directory = RunDirectory(folder, self.here)
+        self.events = Events(folder, self.here, lambda: 0, self.console.message)
         for note in self.args.notes:
             self.console.message(note)
 
@@ -121,14 +126,14 @@ class Trainer(Generic[C]):
         self.eval_examples = {prefix: self._prepare(one, formats[id(one)]) for prefix, one in eval_sets.items()}
 
         seed_everything(self.args.seed)
-        started = start_policy(model, self.model_config, self.args, peft_config, self.processing_class, self.here.device)
+        started = start_policy(model, self.model_config, self.args, peft_config, self.processing_class, self.here, self._observe)
         for message in started.messages:
             self.console.message(message)
         self.policy, self.model = started.policy, started.policy.model
         self.callbacks = [callback() if isinstance(callback, type) else callback for callback in callbacks or ()]
-        self.max_tokens = self.args.max_tokens_per_microbatch or microbatch_tokens(self.memory(), self.here.device)
         self.train_set, self.train_formats = train_set, formats.get(id(train_set), ())
-        self.run = self._assemble(self.method(started.aux_loss_coef), optimizers)
+        self.run = self._assemble(self.method(started.aux_loss_coef), started.wrapped, optimizers)
+        self.events.steps_done = lambda: self.state.global_step
         self._identity: dict[str, str] = {}
         self.run.fire("on_init_end")
 
@@ -159,39 +164,44 @@ class Trainer(Generic[C]):
 
     def remove_callback(self, callback: Any) -> None:
         """`callback`, or all that are of that class."""
-        gone = [one for one in self.callbacks if one is callback or type(one) is callback]
-        self.callbacks[:] = [one for one in self.callbacks if one not in gone]
+        self.callbacks[:] = [one for one in self.callbacks if one is not callback and type(one) is not callback]
 
     def train(self, resume_from_checkpoint: str | bool | None = None) -> TrainOutput:
         """Trains to the end, from the newest checkpoint in `output_dir` where the run was cut short.
 
-        Raises TrainingError for a loss that is not finite, CheckpointError where the folder holds another run.
+        SIGTERM and SIGINT end it after the step at hand, with a checkpoint unless save_strategy is "no"; a second one at once.
+
+        Raises TrainingError for a loss that is not finite, CheckpointError where the folder holds another run, DistributedError where
+        another rank is late or gone; after SIGINT KeyboardInterrupt, after SIGTERM SystemExit with status 143, on every rank.
         """
         if self.train_examples is None and self.train_set is None:
             raise ConfigError("There is nothing to train on; give train_dataset.")
         wanted = {None: self.args.resume_from_checkpoint, True: "auto", False: "never"}.get(resume_from_checkpoint, resume_from_checkpoint)  # type: ignore[arg-type]
-        run = self.run
-        try:
-            found = self._begin(str(wanted))
-            if found.step < run.max_steps:
-                self._preflight(found)
-                self.console.start(run.max_steps, found.step)
-                train(run)
-                if self._streamed is not None:
-                    self.console.message(f"Read from the stream: {self._streamed.report}")
-            else:
-                self.console.message(
-                    f"The run in {self.directory.path} is finished, at step {found.step}; overwrite_output_dir begins anew."
-                )
-        finally:
-            run.report.close()  # type: ignore[attr-defined]
-            run.report = Reporter(self.console)
-            self.directory.release()
+        with self.events.of_run(self.run.signals), self.run.signals, self.directory.settled(self.console.message):
+            self._train(str(wanted))
         if self.args.load_best_model_at_end and self.state.best_model_checkpoint:
             self._load_best(Path(self.state.best_model_checkpoint))
         losses = [line["loss"] for line in self.state.log_history if "loss" in line]
         loss = sum(losses) / max(1, len(losses))
         return TrainOutput(self.state.global_step, loss, {"train_loss": loss, **(self.state.log_history[-1] if losses else {})})
+
+    def _train(self, wanted: str) -> None:
+        run, say = self.run, self.console.message
+        try:
+            found = self._begin(wanted)
+            if found.step < run.max_steps:
+                self._preflight(found)
+                self.console.start(run.max_steps, found.step)
+                train(run)
+                self.directory.finish()
+                if self._streamed is not None:
+                    say(f"Read from the stream: {self._streamed.report}")
+            else:
+                say(f"The run in {self.directory.path} is finished, at step {found.step}; overwrite_output_dir begins anew.")
+        finally:
+            run.report.close()  # type: ignore[attr-defined]
+            run.report = Reporter(self.console)
+        run.signals.leave(say, f"after step {self.state.global_step} of {run.max_steps}; {self.directory.last_good()}")
 
     def evaluate(self, eval_dataset: Any = None) -> dict[str, float]:
         """Metrics over `eval_dataset`, or over the trainer's own sets."""
@@ -206,15 +216,10 @@ class Trainer(Generic[C]):
 
     def save_model(self, output_dir: str | Path | None = None) -> None:
         """Writes the model (with an adapter: the adapter) and its tokenizer so that transformers and PEFT read them."""
+        weights = gather_weights(self.model, self.here, copy=False)
         if self.here.main:
-            save_model(self.model, Path(output_dir or self.args.output_dir), self.processing_class)
-        barrier(self.here)
-
-    def memory(self) -> Any:
-        compute = self.policy.compute_dtype or next(self.model.parameters()).dtype
-        return estimate_memory(
-            self.model, optimizer=self.args.optim, compute_bytes=compute.itemsize, gradient_checkpointing=self.args.gradient_checkpointing
-        )
+            save_model(self.model, Path(output_dir or self.args.output_dir), self.processing_class, weights.state)
+        barrier(self.here, "rank 0 to write the model")
 
     # How it is put together
 
@@ -228,6 +233,18 @@ class Trainer(Generic[C]):
         if peft_config is not None and config.use_peft:
             raise ConfigError("peft_config and model_config with use_peft=True both describe an adapter; give one of them.")
         return replace(config, model_name_or_path=str(model if named else model.config.name_or_path)), args
+
+    def _observe(self, policy: Policy) -> None:
+        """What can be said of the policy only while this process holds all of it."""
+        placed = Placement(device=self.here.device.type, processes=self.here.world_size, per_node=self.here.local_world_size)
+        self.memory = estimate_memory(policy, self.args, placed, row=self._longest())
+        self.max_tokens = self.args.max_tokens_per_microbatch or microbatch_tokens(self.memory, self.here.device)
+        tokens = max(self.max_tokens, self._longest())  # a longer row has a micro-batch of its own
+        self._memory_words = f"{self.memory.describe(tokens)} with {tokens:,} tokens in a micro-batch"
+        self._model_identity = model_identity(policy.model)
+
+    def _longest(self) -> int:
+        return ROW if self.train_examples is None else int(self.train_examples.lengths.max(initial=1))
 
     def _tokenizer(self, given: Any) -> Any:
         path, eos = self.args.chat_template_path, self.args.eos_token  # type: ignore[attr-defined]
@@ -259,11 +276,11 @@ class Trainer(Generic[C]):
         options = replace(self.prepare_options(self.train_formats[0]), format=None)
         return prepare_stream(streams, self.processing_class, options, weights=dataset.weights, seed=self.args.seed, shuffle_buffer=buffer)
 
-    def _assemble(self, method: Method, optimizers: tuple[Any, Any] | None) -> Run:
+    def _assemble(self, method: Method, wrapped: nn.Module, optimizers: tuple[Any, Any] | None) -> Run:
         args, batches = self.args, self._batches()
         steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * (batches.steps_per_epoch or 0))
         optimizer, scheduler = optimizers or (None, None)
-        check_own(optimizer, scheduler, self.model)
+        check_own(optimizer, scheduler, self.model, fsdp=args.fsdp)
         if optimizer is None:
             optimizer, configured = from_config(args, self.model, steps)
         else:
@@ -285,9 +302,8 @@ class Trainer(Generic[C]):
             callbacks=self.callbacks,
             processing_class=self.processing_class,
         )
-        self.policy.train()
         return Run(
-            policy=wrap(self.policy, self.here),
+            policy=wrapped,
             method=method,
             args=args,
             here=self.here,
@@ -308,7 +324,7 @@ class Trainer(Generic[C]):
 
     def _extra_metrics(self, seen: Iterable[tuple[TokenTree, TokenOutputs]]) -> Mapping[str, float]:
         assert self.compute_metrics is not None
-        found = self.compute_metrics(EvalTokens.joined(gather(columns(seen), self.here)))
+        found = self.compute_metrics(EvalTokens.joined(gather(columns(seen), self.here, "what an evaluation computed")))
         try:
             return {name: float(value) for name, value in found.items()}
         except (AttributeError, TypeError, ValueError):
@@ -321,64 +337,62 @@ class Trainer(Generic[C]):
         sources = self.train_set.sources if self.train_set else ()
         data = self.train_examples.fingerprint[:16] if self.train_examples else f"stream of {', '.join(rows.name for rows in sources)}"
         return identity_of(self.args) | {
-            "model": model_identity(self.model),
+            "model": self._model_identity,
             "data": data,
             "weights of the data": str(self.train_set and self.train_set.weights),
             "steps": str(self.run.max_steps),
             "compute_dtype": str(self.policy.compute_dtype).removeprefix("torch."),
-            "max_tokens_per_microbatch": str(self.max_tokens),
         }
 
     def _begin(self, wanted: str) -> Found:
         """Finds where to begin, restores it, and opens the run's files."""
-        run, args, directory = self.run, self.args, self.directory
+        run, args, directory, say = self.run, self.args, self.directory, self.console.message
         self._identity = self._identity or self.identity()  # of the model as it was before the first step
         seed_everything(args.seed + self.here.rank)  # dropout is a function of the seed, whatever was drawn since the model was made
-        directory.hold()
-        found = directory.find(wanted, self._identity, overwrite=args.overwrite_output_dir)
+        with self.events.refusals():
+            directory.hold()
+            found = directory.find(wanted, self._identity, overwrite=args.overwrite_output_dir, done=self.state.global_step)
         for path, why in found.skipped:
-            self.console.message(f"Skipped {path.name}: {why}")
+            say(f"Skipped {path.name}: {why}")
+            self.events.write("skip", checkpoint=path.name, why=why)
         if found.path is not None:
-            for message in run.state.load(found.path, self.here.rank):
-                self.console.message(message)
+            for message in run.state.load(found.path, self.here):
+                say(message)
             best = run.state.trainer.best_model_checkpoint
             if best and not Path(best).exists():  # the folder was moved, or is spelled otherwise
                 run.state.trainer.best_model_checkpoint = str(found.path.parent / Path(best).name)
-            self.console.message(f"Continuing from {found.path}, step {found.step} of {run.max_steps}.")
+            say(f"Continuing from {found.path}, step {found.step} of {run.max_steps}.")
+            self.events.write("resume", checkpoint=str(found.path))
             if run.state.control.should_training_stop:
-                self.console.message("A callback ended this run there; overwrite_output_dir begins anew.")
+                say("A callback ended this run there; overwrite_output_dir begins anew.")
         if self.here.main:
             data = {name: e.describe() for name, e in {"train": self.train_examples, **self.eval_examples}.items() if e is not None}
-            directory.describe(
-                config=dump_yaml(self.model_config, *filter(None, [self.data_config]), args), environment=environment(), data=data
-            )
+            config = dump_yaml(self.model_config, *filter(None, [self.data_config]), args)
+            directory.describe(config=config, environment=environment(), data=data)
             if found.path is not None:
-                directory.adopt_metrics(found.path, run.state.metrics_offset)
-            metrics = MetricsFile(directory.metrics)
-            if taken_back := metrics.truncate(run.state.metrics_offset):
-                self.console.message(f"Took back what {directory.metrics} says of steps after step {found.step}; lines: {taken_back}.")
+                directory.adopt_metrics(found.path)
             name = args.run_name or directory.path.name
-            trackers = Trackers(args.report_to, name, directory.path, to_dict(args), start_step=found.step, message=self.console.message)
-            run.report = Reporter(self.console, metrics, trackers)
+            trackers = Trackers(args.report_to, name, directory.path, to_dict(args), start_step=found.step, message=say)
+            run.report = Reporter.open(self.console, directory.metrics, run.state.metrics_offset, found.step, trackers)
         return found
 
     def _preflight(self, found: Found) -> None:
         """Before step 1: what becomes of the rows, and one example as the loss sees it."""
-        memory, run = self.memory(), self.run
-        tokens = f"{self.max_tokens:,} tokens at most in a micro-batch"
-        self.console.message(f"Memory: about {memory.total(self.max_tokens) / 2**30:.1f} GiB ({memory}, the rest activations; {tokens}).")
+        self.console.message(f"Memory: {self._memory_words}.")
         if self.train_examples is None:
             return
         for part in self.train_examples.parts:
             self.console.message(str(part.report))
-        self.console.message(f"{len(self.train_examples):,} examples, {run.max_steps:,} steps of {self.args.batch_size}.")
+        self.console.message(f"{len(self.train_examples):,} examples, {self.run.max_steps:,} steps of {self.args.batch_size}.")
         if not found.step and self.here.main:
             show_example(self.train_examples[0], self.processing_class, self.console.console, max_tokens=120)
 
     def _save(self) -> None:
         report = self.run.report
         offset = report.sync() if isinstance(report, Reporter) else 0
-        self.directory.save(self.run.state, self._identity, limit=self.args.save_total_limit, metrics_offset=offset)
+        limit, background = self.args.save_total_limit, self.args.save_async
+        with self.events.saving():
+            self.directory.save(self.run.state, self._identity, limit=limit, metrics_offset=offset, background=background)
 
     def _load_best(self, path: Path) -> None:
         self.directory.find(str(path), self._identity, overwrite=False)  # whole, and of this run

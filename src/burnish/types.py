@@ -4,6 +4,7 @@ Shape legend, used in names throughout the library (`logp_N` has shape `[N]`):
 
     T  tokens in a tree            N  trained tokens in a tree      B  branches in a tree
     E  examples (groups) in a tree G  completions per prompt        V  vocabulary      H  hidden width
+    P  pairs: a chosen and a rejected completion of one prompt
 
 **Token ids are the truth, text is only a view.** No record here holds text.
 """

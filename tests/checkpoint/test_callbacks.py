@@ -6,12 +6,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from tests.checkpoints import write
 from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer_callback import TrainerControl as TheirControl
 from transformers.trainer_callback import TrainerState as TheirState
 
 from burnish.checkpoint.files import CheckpointError
 from burnish.checkpoint.state import TrainerControl, TrainerState, TrainState
+from burnish.distributed.launch import Launch
 
 
 def test_field_names_and_defaults_are_those_of_transformers(tmp_path):
@@ -54,7 +56,7 @@ def test_early_stopping_stops_after_its_patience(make_model):
 def test_early_stopping_is_as_patient_after_a_resume(make_model, tmp_path):
     first = early_stopping_run(make_model)
     assert [Patience(first).evaluate(loss) for loss in (0.8, 0.9)] == [False, False]
-    first.write(tmp_path)
+    write(first, tmp_path)
     saved = json.loads((tmp_path / "trainer_state.json").read_text())["stateful_callbacks"]
     assert saved == {
         "EarlyStoppingCallback": {
@@ -64,7 +66,7 @@ def test_early_stopping_is_as_patient_after_a_resume(make_model, tmp_path):
     }
     resumed = early_stopping_run(make_model)
     callback = resumed.callbacks[0]
-    assert resumed.load(tmp_path) == ()
+    assert resumed.load(tmp_path, Launch()) == ()
     assert resumed.callbacks[0] is callback
     assert callback.early_stopping_patience_counter == 1
     assert Patience(resumed).evaluate(0.9) is True
@@ -76,10 +78,10 @@ def test_callbacks_that_changed_between_two_runs_are_reported(make_model, tmp_pa
 
     first = early_stopping_run(make_model)
     first.callbacks += [EarlyStoppingCallback(5), EarlyStoppingCallback(6)]
-    first.write(tmp_path)
+    write(first, tmp_path)
     resumed = early_stopping_run(make_model, patience=3)
     resumed.callbacks += [EarlyStoppingCallback(5), Counter()]
-    assert resumed.load(tmp_path) == (
+    assert resumed.load(tmp_path, Launch()) == (
         "Callback EarlyStoppingCallback continues with {'early_stopping_patience': 2, 'early_stopping_threshold': 0.0} "
         "from the checkpoint, not with {'early_stopping_patience': 3, 'early_stopping_threshold': 0.0}.",
         "Callback Counter has no state in the checkpoint and starts afresh.",
@@ -92,7 +94,7 @@ def test_a_callback_whose_state_is_no_json_is_refused(make_model, tmp_path):
     run = early_stopping_run(make_model)
     run.callbacks[0].early_stopping_patience_counter = np.float32(1)
     with pytest.raises(CheckpointError) as error:
-        run.write(tmp_path)
+        write(run, tmp_path)
     assert str(error.value) == (
         "The state of callback EarlyStoppingCallback is no JSON (Object of type float32 is not JSON serializable); "
         "let its state() return numbers, strings, lists and dicts only."

@@ -57,6 +57,41 @@ def test_the_best_checkpoint_is_named_and_kept(make_model, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-1", "checkpoint-3"]
 
 
+def test_lines_that_were_changed_are_noticed(make_model, tmp_path):
+    directory = RunDirectory(tmp_path / "run", Launch())
+    directory.hold()
+    directory.metrics.write_text('{"loss": 3}\n{"loss": 2}\n')
+    for step, size in ((1, 12), (2, 24)):
+        directory.save(a_state(make_model, step), RUN, limit=None, metrics_offset=size)
+    directory.metrics.write_text('{"loss": 3}\n{"loss": 1}\n')
+    with pytest.raises(CheckpointError) as error:
+        directory.find("auto", RUN, overwrite=False)
+    assert str(error.value) == (
+        f"{tmp_path}/run/metrics.jsonl was changed: its first 24 bytes are not those that checkpoint-2 was written with; "
+        "put the original back, name an earlier checkpoint with resume_from_checkpoint, or start over in another output_dir."
+    )
+    one = tmp_path / "run" / "checkpoint-1"
+    assert directory.find(str(one), RUN, overwrite=False).step == 1
+    elsewhere = RunDirectory(tmp_path / "other", Launch())
+    elsewhere.hold()
+    elsewhere.adopt_metrics(one)
+    assert elsewhere.metrics.read_text() == '{"loss": 3}\n'
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl was changed"):
+        elsewhere.adopt_metrics(one.with_name("checkpoint-2"))
+
+
+def test_a_folder_that_cannot_be_read(make_model, tmp_path, monkeypatch):
+    def forbidden(*_, **__):
+        raise PermissionError(13, "Permission denied", "checkpoint-1/model.safetensors")
+
+    monkeypatch.setattr("burnish.checkpoint.directory.find_checkpoint", forbidden)
+    with pytest.raises(CheckpointError) as error:
+        RunDirectory(tmp_path, Launch()).find("auto", RUN, overwrite=False)
+    assert str(error.value) == (
+        "checkpoint-1/model.safetensors cannot be read or changed (Permission denied); see who may, or name another output_dir."
+    )
+
+
 RANK = """
 import json, sys, torch
 from pathlib import Path
@@ -66,7 +101,7 @@ from burnish.checkpoint.state import TrainerState, TrainState
 from burnish.distributed.launch import launch
 
 class Model(torch.nn.Linear):
-    def save_pretrained(self, folder):
+    def save_pretrained(self, folder, state_dict):
         if folder.name.startswith("tmp-checkpoint-2"):
             raise OSError(28, "No space left on device")
 
@@ -89,7 +124,7 @@ for attempt in (
     except CheckpointError as error:
         said.append(str(error))
 found = directory.find("auto", {"model": "m"}, overwrite=False)
-state.load(found.path, here.rank)
+state.load(found.path, here)
 told = [here.rank, str(found.path), state.meter, torch.rand(1).item() == drawn, said]
 Path(sys.argv[1] + f"-rank-{here.rank}").write_text(json.dumps(told))
 """
@@ -104,8 +139,8 @@ def test_two_ranks_find_the_same_and_fail_alike(tmp_path):
     ranks = [subprocess.Popen([sys.executable, "-c", RANK, str(out)], env={**common, "RANK": str(rank)}) for rank in range(2)]
     assert [rank.wait(60) for rank in ranks] == [0, 0]
     first, second = (json.loads((tmp_path / f"run-rank-{rank}").read_text()) for rank in range(2))
-    assert first[:4] == [0, f"{out}/checkpoint-1", {"loss": [3.0, 2.0]}, True]
-    assert second[:4] == [1, f"{out}/checkpoint-1", {}, True]
+    assert first[:4] == [0, f"{out}/checkpoint-1", {"loss": [1.0, 1.0]}, True]
+    assert second[:4] == [1, f"{out}/checkpoint-1", {"loss": [2.0, 1.0]}, True]
     assert first[4] == second[4]
     full, foreign = first[4]
     assert full.startswith(f"{out}/checkpoint-2 was not saved because the disk is full: it needs about ")

@@ -296,11 +296,42 @@ def test_a_full_disk_however_a_library_puts_it(tmp_path, raised, why):
         save_checkpoint(tmp_path, 2, write, identity=RUN)
 
 
-def test_other_errors_of_the_system_pass_unchanged(tmp_path):
+@pytest.mark.parametrize(
+    ("number", "why"),
+    [
+        (errno.EACCES, "the folder may not be written to; change its permissions"),
+        (errno.EROFS, "the file system is read-only; make it writable"),
+    ],
+)
+def test_a_folder_that_may_not_be_written_to(tmp_path, number, why):
     def write(folder):
+        raise OSError(number, "")
+
+    sentence = (
+        rf"^{tmp_path}/checkpoint-2 was not saved because {why} or name another output_dir, and resume from the checkpoints before it"
+    )
+    with pytest.raises(CheckpointError, match=sentence):
+        save_checkpoint(tmp_path, 2, write, identity=RUN)
+
+
+def test_checkpoints_that_cannot_be_deleted(tmp_path, monkeypatch):
+    def forbidden(folder):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    with pytest.raises(PermissionError):
+    save_checkpoint(tmp_path, 1, lambda folder: None, identity=RUN)
+    sentence = rf"^{tmp_path}/checkpoint-2 was saved, but older checkpoints cannot be deleted \(Permission denied\); see who may write to"
+    with monkeypatch.context() as patch:
+        patch.setattr(files.shutil, "rmtree", forbidden)
+        with pytest.raises(CheckpointError, match=sentence):
+            save_checkpoint(tmp_path, 2, lambda folder: None, identity=RUN, save_total_limit=1)
+    assert find_checkpoint(tmp_path, RUN).step == 2
+
+
+def test_other_errors_of_the_system_pass_unchanged(tmp_path):
+    def write(folder):
+        raise InterruptedError(errno.EINTR, "Interrupted system call")
+
+    with pytest.raises(InterruptedError):
         save_checkpoint(tmp_path, 2, write, identity=RUN)
 
 

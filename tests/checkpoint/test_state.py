@@ -1,17 +1,21 @@
 import random
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
+from tests.checkpoints import write, write_model
 from transformers import AutoModelForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 from transformers.optimization import Adafactor as TransformersAdafactor
 
 from burnish.checkpoint import state as state_module
 from burnish.checkpoint.files import CheckpointError, find_checkpoint, save_checkpoint
 from burnish.checkpoint.state import TrainerControl, TrainerState, TrainState, random_state, set_random_state
-from burnish.checkpoint.weights import OTHER, load_model, save_model
+from burnish.checkpoint.weights import OTHER, gather_weights, load_model, save_model
+from burnish.distributed.launch import Launch
 
 
 def muon(model):
@@ -74,7 +78,7 @@ def assert_continues_to_the_bit(make_run, tmp_path, steps=2):
     seed_all()
     run = make_run(0)
     train(run, steps)
-    run.write(tmp_path)
+    write(run, tmp_path)
     at_checkpoint = everything(run)
     train(run, steps)
     never_stopped = everything(run)
@@ -82,7 +86,7 @@ def assert_continues_to_the_bit(make_run, tmp_path, steps=2):
     resumed = make_run(1)
     train(resumed, 1)
     assert everything(resumed) != at_checkpoint
-    assert resumed.load(tmp_path) == ()
+    assert resumed.load(tmp_path, Launch()) == ()
     assert everything(resumed) == at_checkpoint
     train(resumed, steps)
     assert everything(resumed) == never_stopped
@@ -109,7 +113,7 @@ def test_optimizer_state_keeps_its_dtype_beside_parameters_of_another(make_model
 def test_a_checkpoint_loads_with_plain_transformers(make_model, tmp_path):
     run = new_run(make_model(), "sgd")
     train(run, 1)
-    run.write(tmp_path)
+    write(run, tmp_path)
     plain = AutoModelForCausalLM.from_pretrained(tmp_path)
     ids = torch.arange(10)[None]
     assert torch.equal(plain.eval()(ids).logits, run.model.eval()(ids).logits)
@@ -117,6 +121,14 @@ def test_a_checkpoint_loads_with_plain_transformers(make_model, tmp_path):
 
 def test_untied_models_too(make_model, tmp_path):
     assert_continues_to_the_bit(lambda seed: new_run(make_model(seed, tie_word_embeddings=False), "adamw"), tmp_path)
+
+
+def test_config_json_names_the_dtype_of_the_weights_beside_it(make_model, tmp_path):
+    """In the background the live model may be in the dtype that its shards are computed in."""
+    model = make_model(0)
+    weights = gather_weights(model, Launch(), copy=True)
+    save_model(model.to(torch.bfloat16), weights, tmp_path)
+    assert AutoModelForCausalLM.from_pretrained(tmp_path, dtype="auto").dtype == torch.float32
 
 
 def test_experts_that_transformers_splits_on_the_way_out(tmp_path):
@@ -128,7 +140,7 @@ def test_experts_that_transformers_splits_on_the_way_out(tmp_path):
 
     resumed = assert_continues_to_the_bit(make_run, tmp_path)
     plain = AutoModelForCausalLM.from_pretrained(tmp_path)
-    resumed.load(tmp_path)
+    resumed.load(tmp_path, Launch())
     assert bits(plain.state_dict()) == bits(resumed.model.state_dict())
 
 
@@ -145,7 +157,7 @@ def test_buffers_and_mixed_dtypes(make_model, tmp_path):
 
     written, read = make(1), make(0)
     read.running_mean.zero_()
-    save_model(written, tmp_path)
+    write_model(written, tmp_path)
     load_model(read, tmp_path)
     assert bits(read.state_dict()) == bits(written.state_dict())
     assert bits(dict(read.named_buffers())) == bits(dict(written.named_buffers()))
@@ -159,15 +171,15 @@ def test_what_save_pretrained_leaves_out_or_changes_is_kept_beside_it(make_model
             super().__init__()
             self.a, self.b, self.c = (torch.nn.Parameter(torch.full((2,), value + 1 / 3)) for _ in range(3))
 
-        def save_pretrained(self, folder):
+        def save_pretrained(self, folder, state_dict):
             from safetensors.torch import save_file
 
-            save_file({"a": self.a.detach(), "b": self.b.detach().round()}, folder / "model.safetensors")
+            save_file({"a": state_dict["a"], "b": state_dict["b"].round()}, folder / "model.safetensors")
 
     from safetensors import safe_open
 
     written, read = Forgetful(1.0), Forgetful(2.0)
-    save_model(written, tmp_path)
+    write_model(written, tmp_path)
     with safe_open(tmp_path / OTHER, "pt") as other:
         assert sorted(other.keys()) == ["b", "c"]
     load_model(read, tmp_path)
@@ -187,10 +199,20 @@ def test_of_an_adapter_model_only_the_adapter_is_saved(make_model, tmp_path, opt
     seed_all()
     resumed = assert_continues_to_the_bit(make_run, tmp_path)
     assert not (tmp_path / "model.safetensors").exists()
-    resumed.load(tmp_path)
+    resumed.load(tmp_path, Launch())
     plain = PeftModel.from_pretrained(make_model(0, tie_word_embeddings=False), tmp_path)
     ids = torch.arange(10)[None]
     assert torch.equal(plain.eval()(ids).logits, resumed.model.eval()(ids).logits)
+
+
+def test_embeddings_that_were_resized_are_saved_beside_the_adapter(make_model, tmp_path):
+    make_model(0).save_pretrained(tmp_path / "base")
+    resized = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    resized.resize_token_embeddings(70)
+    model = lora(resized)
+    write_model(model, tmp_path / "adapter")
+    saved = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert torch.equal(saved["base_model.model.model.embed_tokens.weight"], model.get_input_embeddings().weight)
 
 
 def test_two_adapters_and_a_parameter_unfrozen_beside_them(make_model, tmp_path):
@@ -204,14 +226,14 @@ def test_two_adapters_and_a_parameter_unfrozen_beside_them(make_model, tmp_path)
         return model
 
     written, read = make(0), make(1)
-    save_model(written, tmp_path)
+    write_model(written, tmp_path)
     assert (tmp_path / "reference" / "adapter_model.safetensors").exists()
     load_model(read, tmp_path)
     assert bits(read.state_dict()) == bits(written.state_dict())
 
 
 def test_another_model_is_refused_by_its_tensor(make_model, tmp_path):
-    save_model(make_model(), tmp_path)
+    write_model(make_model(), tmp_path)
     with pytest.raises(CheckpointError) as error:
         load_model(make_model(num_hidden_layers=3), tmp_path)
     assert str(error.value) == (
@@ -227,9 +249,9 @@ def test_another_model_is_refused_by_its_tensor(make_model, tmp_path):
 
 
 def test_another_optimizer_is_refused(make_model, tmp_path):
-    new_run(make_model(), "adamw").write(tmp_path)
+    write(new_run(make_model(), "adamw"), tmp_path)
     with pytest.raises(CheckpointError, match=f"^The optimizer in {tmp_path} does not fit this run's Muon "):
-        new_run(make_model(), "muon").load(tmp_path)
+        new_run(make_model(), "muon").load(tmp_path, Launch())
 
 
 def test_counters_meter_and_history_come_back_exactly(make_model, tmp_path):
@@ -241,34 +263,46 @@ def test_counters_meter_and_history_come_back_exactly(make_model, tmp_path):
         epoch=1 / 3, global_step=7, max_steps=100, save_steps=10, num_input_tokens_seen=10**12, is_world_process_zero=True,
         log_history=[{"loss": 0.1, "step": 5}], best_metric=1 / 7, best_global_step=5, best_model_checkpoint="out/checkpoint-5",
     )  # fmt: skip
-    run.write(tmp_path)
+    write(run, tmp_path)
 
     resumed = new_run(make_model(), "sgd")
     resumed.trainer = kept = TrainerState(max_steps=200, save_steps=20, is_world_process_zero=False)
-    resumed.load(tmp_path)
+    resumed.load(tmp_path, Launch())
     assert (resumed.cursor, resumed.metrics_offset, resumed.meter) == (run.cursor, run.metrics_offset, run.meter)
     assert resumed.control == TrainerControl(should_training_stop=True)
     assert resumed.trainer is kept
     assert kept == TrainerState(**{**vars(run.trainer), "max_steps": 200, "save_steps": 20, "is_world_process_zero": False})
 
 
-def test_each_rank_has_its_own_random_state_and_the_meter_is_counted_once(make_model, tmp_path):
-    states = []
+def test_each_rank_has_its_own_random_state_and_a_meter_of_one_is_counted_once(make_model, tmp_path):
+    run, states = new_run(make_model(), "sgd"), []
+    run.meter = {"loss": (3.0, 2.0)}
+    write(run, tmp_path)
     for rank in range(2):
         torch.manual_seed(rank)
         states.append(random_state())
-    run = new_run(make_model(), "sgd")
-    run.meter = {"loss": (3.0, 2.0)}
-    run.write(tmp_path, random_states=states)
+        torch.save(states[rank], tmp_path / f"random-{rank}.pt")
     for rank, meter in ((1, {}), (0, {"loss": (3.0, 2.0)})):
-        run.load(tmp_path, rank=rank)
+        assert run.load(tmp_path, Launch(rank=rank, world_size=2)) == ()
         assert bits(random_state()) == bits(states[rank])
         assert run.meter == meter
-    with pytest.raises(CheckpointError) as error:
-        run.load(tmp_path, rank=2)
-    assert str(error.value) == (
-        f"{tmp_path} holds no random state for rank 2; start as many processes as wrote it (2), or give this run another output_dir."
-    )
+
+
+def test_another_number_of_ranks_draws_anew(make_model, tmp_path):
+    """Not what it drew at the start of the run, and not what another rank draws."""
+    run = new_run(make_model(), "sgd")
+    run.trainer.global_step = 5
+    write(run, tmp_path)
+    drawn = []
+    for rank in range(4):
+        torch.manual_seed(42 + rank)
+        drawn.append(torch.rand(1).item())
+        torch.manual_seed(42 + rank)
+        assert run.load(tmp_path, Launch(rank=rank, world_size=4)) == (
+            "Written by 1 process and continued by 4: the same examples; dropout draws other numbers.",
+        )
+        drawn.append(torch.rand(1).item())
+    assert len(set(drawn)) == 8
 
 
 def test_random_draws_continue():
@@ -284,7 +318,7 @@ def test_state_that_could_not_be_read_back_is_refused_when_it_is_written(make_mo
     run = new_run(make_model(), "sgd")
     run.optimizer.param_groups[0]["owner"] = SimpleNamespace()
     with pytest.raises(CheckpointError) as error:
-        run.write(tmp_path)
+        write(run, tmp_path)
     assert str(error.value) == (
         "The state of SGD could be written but not read back with torch.load(weights_only=True); "
         "let its state_dict hold nothing but tensors, numbers, strings, lists and dicts."
@@ -292,13 +326,14 @@ def test_state_that_could_not_be_read_back_is_refused_when_it_is_written(make_mo
 
 
 @pytest.mark.parametrize("name", [
-    "model.safetensors", "config.json", OTHER, "optimizer.pt", "scheduler.pt", "random-0.pt",
-    "trainer_state.json", "loop_state.json", "manifest.json",
+    "model.safetensors", "config.json", OTHER, "optimizer.pt", "optimizer/.metadata", "optimizer/__0_0.distcp", "scheduler.pt",
+    "random-0.pt", "trainer_state.json", "loop_state.json", "manifest.json",
 ])  # fmt: skip
 def test_a_flipped_byte_in_each_file_of_a_state_is_skipped_and_named(make_model, tmp_path, name):
     run = new_run(make_model(), "adamw")
-    older = save_checkpoint(tmp_path, 1, run.write, identity={"model": "m"})
-    newer = save_checkpoint(tmp_path, 2, run.write, identity={"model": "m"})
+    train(run, 1)
+    older = save_checkpoint(tmp_path, 1, partial(write, run), identity={"model": "m"})
+    newer = save_checkpoint(tmp_path, 2, partial(write, run), identity={"model": "m"})
     data = bytearray((newer / name).read_bytes())
     data[len(data) // 3] ^= 1
     (newer / name).write_bytes(data)
@@ -324,10 +359,10 @@ def test_a_disk_that_is_full_wherever_a_state_is_being_written(make_model, tmp_p
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
         if limit == 200_000:
-            save_checkpoint(tmp_path, 1, run.write, identity={})
+            save_checkpoint(tmp_path, 1, partial(write, run), identity={})
         else:
             with pytest.raises(CheckpointError, match="refuses a file this large"):
-                save_checkpoint(tmp_path, 1, run.write, identity={})
+                save_checkpoint(tmp_path, 1, partial(write, run), identity={})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [path.name for path in tmp_path.iterdir()] == (["checkpoint-1"] if limit == 200_000 else [])
@@ -337,7 +372,7 @@ def test_saving_leaves_the_progress_bar_setting_alone(make_model, tmp_path, capf
     from transformers.utils import logging
 
     logging.enable_progress_bar()
-    save_model(make_model(), tmp_path)
+    write_model(make_model(), tmp_path)
     assert logging.is_progress_bar_enabled()
     assert capfd.readouterr() == ("", "")
 
@@ -345,6 +380,6 @@ def test_saving_leaves_the_progress_bar_setting_alone(make_model, tmp_path, capf
 def test_the_tokenizer_is_saved_beside_the_model(make_model, tmp_path):
     run = new_run(make_model(), "sgd")
     run.processing_class = SimpleNamespace(save_pretrained=lambda folder: (folder / "tokenizer.json").write_text("{}"))
-    run.write(tmp_path)
+    write(run, tmp_path)
     assert (tmp_path / "tokenizer.json").exists()
     assert state_module.__all__ == ["TrainState", "TrainerControl", "TrainerState", "random_state", "set_random_state"]

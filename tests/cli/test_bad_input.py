@@ -389,7 +389,7 @@ def test_a_full_disk_when_a_line_is_logged_and_when_the_model_is_written(small_d
     assert said.endswith("); make room there and start the same command again, which saves it anew.")
 
     shutil.rmtree(small_disk / "run")
-    (small_disk / "filler").write_bytes(bytes(2**20 - 12_288))
+    (small_disk / "filler").write_bytes(bytes(2**20 - 20_480))
     assert main(argv(output_dir=small_disk / "run", save_strategy="no", logging_steps=1, max_steps=200)) == 2
     assert error_of(capsys) == (
         f"{small_disk}/run/metrics.jsonl cannot be written (No space left on device); "

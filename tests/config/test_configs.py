@@ -61,6 +61,12 @@ SFT_REFUSALS = [
     ({"save_steps": 0}, "save_steps must be an integer of at least 1, not 0."),
     ({"save_total_limit": 0}, "save_total_limit must be an integer of at least 1 or None, not 0."),
     ({"save_strategy": "no", "save_total_limit": 2}, "save_total_limit=2 has no effect with save_strategy='no'; use 'steps' or 'epoch'."),
+    ({"fsdp_cpu_offload": True}, "fsdp_cpu_offload=True has no effect with fsdp='no'; name a kind of sharding, or leave it out."),
+    (
+        {"fsdp": "full_shard", "optim": "adafactor"},
+        "optim='adafactor' factors whole matrices, and fsdp='full_shard' shards them; use adamw, sgd or muon.",
+    ),
+    ({"ddp_timeout": 0}, "ddp_timeout must be an integer of at least 1, not 0."),
     ({"logging_steps": 0}, "logging_steps must be an integer of at least 1, not 0."),
     ({"report_to": "all"}, "report_to must be a list of 'tensorboard', 'trackio', 'wandb' or 'mlflow', not ['all']."),
     ({"compute_dtype": "float16"}, "compute_dtype must be 'auto', 'float32' or 'bfloat16', not 'float16'."),

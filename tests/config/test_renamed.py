@@ -111,7 +111,6 @@ TRL_SFT_DEFAULTS = {
     "ddp_broadcast_buffers": None,
     "ddp_static_graph": None,
     "ddp_backend": None,
-    "ddp_timeout": 1800,
     "fsdp": None,
     "fsdp_config": None,
     "deepspeed": None,
@@ -217,6 +216,9 @@ BECOMES = [
     ({"report_to": "wandb"}, {"report_to": ["wandb"]}),
     ({"loss_type": "chunked_nll"}, {"loss_type": "nll"}),
     ({"fsdp": ""}, {}),
+    ({"fsdp": "full_shard auto_wrap"}, {"fsdp": "full_shard"}),
+    ({"fsdp": ["hybrid_shard", "auto_wrap"]}, {"fsdp": "hybrid_shard"}),
+    ({"fsdp": True}, {"fsdp": "full_shard"}),
     ({"remove_unused_columns": False}, {}),
     ({"dataset_kwargs": {"skip_prepare_dataset": False}}, {}),
     ({"do_train": True, "do_eval": True}, {}),
@@ -305,7 +307,7 @@ def test_other_attention_kernels_are_taken_with_a_note():
     )
 
 
-SHARDING = "every process holds the whole model; start several with torchrun, and leave this out."
+SHARDING = "models are sharded by FSDP2; use fsdp='full_shard', fsdp_cpu_offload and fsdp_reduce_dtype."
 HUB = "nothing is uploaded; save the model and upload output_dir yourself."
 REFUSED = [
     (
@@ -326,7 +328,7 @@ REFUSED = [
     ({"bf16": "yes"}, "bf16 must be True, False or None, not 'yes'."),
     ({"warmup_ratio": 1}, "warmup_ratio must be a number of at least 0 and below 1, not 1."),
     ({"max_seq_length": -1}, "max_seq_length must be an integer of at least 2 or None, not -1."),
-    ({"fsdp": "full_shard"}, f"fsdp='full_shard' is refused: {SHARDING}"),
+    ({"fsdp": "full_shard offload"}, "fsdp='full_shard offload' is refused: say fsdp_cpu_offload=True beside fsdp='full_shard'."),
     ({"deepspeed": "zero3.json"}, f"deepspeed='zero3.json' is refused: {SHARDING}"),
     ({"push_to_hub": True}, f"push_to_hub=True is refused: {HUB}"),
     ({"hub_model_id": "me/m"}, f"hub_model_id='me/m' is refused: {HUB}"),

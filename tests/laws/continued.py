@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from burnish.distributed.shards import whole as whole_tensor
 from burnish.report.metrics import read_metrics
 from tests.laws.methods import CASES, COMPLETIONS, Case, build_trainer
 from tests.models.families import tiny_model
@@ -49,7 +50,7 @@ def whole(case: Case, variant: str, folder: Path, **options: Any) -> dict[str, t
 
 
 def weights(trainer: Any) -> dict[str, torch.Tensor]:
-    return {n: p.detach().clone() for n, p in trainer.model.named_parameters() if p.requires_grad}
+    return {n: whole_tensor(p.detach()).clone() for n, p in trainer.model.named_parameters() if p.requires_grad}
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:

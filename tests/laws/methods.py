@@ -6,16 +6,18 @@ named with the reason; it then shows as a skipped test that says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import runpy
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 
 from burnish.config.sft import SFTConfig
 from burnish.config.train import TrainConfig
+from burnish.experimental import HERE, entries
 from burnish.methods.sft import SFT, SFTTrainer
 from burnish.run import Method
 from burnish.types import Branch, Example, Segment
@@ -47,7 +49,8 @@ class Case:
 
     name: str
     module: str
-    """In `burnish.methods`."""
+    """In `burnish.methods`; or an entry's name in `burnish.experimental`."""
+    room: Literal["methods", "experimental"] = "methods"
     loss: str
     """A key of that module's `LOSSES`."""
     config: Callable[..., TrainConfig]
@@ -111,7 +114,7 @@ def sft(loss: str, **changes: Any) -> Case:
     return Case(module="sft", loss=loss, trainer=SFTTrainer, rows=COMPLETIONS, examples=turns, **{**common, **changes})
 
 
-CASES = (
+CASES: tuple[Case, ...] = (
     sft("nll"),
     sft("dft"),
     sft(
@@ -122,6 +125,17 @@ CASES = (
         exempt=OFFLINE | {"micro-batch": "the balancing loss is a mean of each micro-batch's own balance, so the cut is part of it"},
     ),
 )
+
+
+def experimental() -> Iterator[Case]:
+    """What entries bring with them, in `tests/law_cases.py`; those files import what stands above from here."""
+    for entry in entries():
+        path = HERE / entry / "tests" / "law_cases.py"
+        if path.is_file():
+            yield from runpy.run_path(str(path))["CASES"]
+
+
+CASES += tuple(experimental())
 
 
 def build_trainer(case: Case, model: Any, output_dir: Path, **options: Any) -> Any:

@@ -12,7 +12,9 @@ import torch
 from burnish.checkpoint.state import TrainState
 from burnish.data.batches import OfflineBatches, StepBatch, evaluation_trees
 from burnish.data.tree import build_tree
-from burnish.distributed.launch import Launch, all_sum, wrap
+from burnish.distributed.launch import Launch, all_sum
+from burnish.distributed.shards import whole
+from burnish.distributed.wrap import Sharding, copied, make_mesh, shard
 from burnish.loop import evaluate, optimizer_step
 from burnish.models.attention import NAME, register
 from burnish.models.policy import Paths, Policy
@@ -40,7 +42,7 @@ class Watching(torch.optim.SGD):
     def step(self, closure: Any = None) -> None:
         super().step()
         trained = ((n, p) for n, p in self.model.named_parameters() if p.requires_grad)
-        self.gradient = {n: torch.zeros_like(p) if p.grad is None else p.grad.clone() for n, p in trained}
+        self.gradient = {n: torch.zeros_like(whole(p)) if p.grad is None else whole(p.grad).clone() for n, p in trained}
 
 
 class Quiet:
@@ -61,7 +63,15 @@ class Outcome:
     micro_batches: int
 
 
-def make_run(case: Case, *, here: Launch | None = None, model: Any = None, paths: Paths | None = None, lr: float = 0.0) -> Run:
+def make_run(
+    case: Case,
+    *,
+    here: Launch | None = None,
+    model: Any = None,
+    paths: Paths | None = None,
+    lr: float = 0.0,
+    sharding: Sharding | None = None,
+) -> Run:
     """The case's method on a tiny float64 model. Gradients are not clipped."""
     register()
     model = tiny_model(case.family) if model is None else model
@@ -69,8 +79,10 @@ def make_run(case: Case, *, here: Launch | None = None, model: Any = None, paths
     if policy.paths.attention == "tree":
         policy.causal_model.set_attn_implementation(NAME)
     args, here = case.config(max_grad_norm=0.0, compute_dtype="float32"), here or Launch()
+    if sharding is not None and here.world_size > 1:
+        shard(policy, here, sharding, make_mesh(here, sharding))
     return Run(
-        policy=wrap(policy, here),
+        policy=policy if sharding is not None else copied(policy, here),
         method=case.method(args),
         args=args,
         here=here,
@@ -108,5 +120,5 @@ def take(run: Run, batch: StepBatch, *, evaluated: Sequence[Example] = (), max_t
         run.eval_sets = {"eval": lambda: evaluation_trees(Listed(evaluated), **shape)}
         metrics |= {name: value for name, value in evaluate(run).items() if "runtime" not in name}
     optimizer = run.state.optimizer
-    weights = {n: p.detach().clone() for n, p in run.state.model.named_parameters() if p.requires_grad}
+    weights = {n: whole(p.detach()).clone() for n, p in run.state.model.named_parameters() if p.requires_grad}
     return Outcome(gradient=optimizer.gradient, metrics=metrics, weights=weights, micro_batches=len(batch.trees))

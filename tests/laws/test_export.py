@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from burnish.models.export import check_export, merge_adapter, save_model
+from burnish.models.export import check_export, merge_adapter, sample_logits, save_model
 from burnish.models.load import ModelError
 from tests.laws.methods import CASES, build_trainer, cases, tokenizer
 from tests.models.families import VOCABULARY, tiny_model
@@ -160,11 +160,12 @@ def test_a_folder_that_holds_another_model_is_caught(exported, tmp_path):
     path = exported[2]["sft-nll", "full", "saved"]
     model = tiny_model("llama", dtype=torch.float32)
     with pytest.raises(ModelError, match="gives other logits than the trained one"):
-        check_export(model, path)
+        check_export(sample_logits(model), path, torch.float32)
     shutil.copytree(path, tmp_path / "same")
     from transformers import AutoModelForCausalLM
 
-    assert check_export(AutoModelForCausalLM.from_pretrained(tmp_path / "same"), tmp_path / "same") == 0.0
+    same = AutoModelForCausalLM.from_pretrained(tmp_path / "same")
+    assert check_export(sample_logits(same), tmp_path / "same", torch.float32) == 0.0
 
 
 def test_merging_what_is_no_adapter_is_refused(exported, tmp_path):

@@ -65,28 +65,35 @@ def test_two_are_one(ranks, case, situation):
         for theirs, ours in zip(found[case.name, situation], alone, strict=True):
             assert distance(theirs.gradient, ours.gradient) <= 1e-10
             assert distance(theirs.weights, ours.weights) <= 1e-10
-            assert theirs.metrics == pytest.approx(ours.metrics, rel=1e-9, abs=1e-12)
+            assert theirs.metrics == pytest.approx(ours.metrics, rel=1e-10, abs=1e-12)
 
 
 @cases("ranks")
-def test_the_whole_trainer(ranks, runs_folder, tmp_path, case):
+@pytest.mark.parametrize("fsdp", [False, True], ids=["ddp", "fsdp"])
+def test_the_whole_trainer(ranks, runs_folder, tmp_path, case, fsdp):
     """From rows to the last checkpoint: the same weights up to float32's rounding, one metrics.jsonl with the same lines."""
     alone = trained(case, tmp_path / "alone")
     for found in ranks:
-        theirs = found[case.name, "trained"]
+        theirs = found[case.name, "trained", fsdp]
         assert all(torch.allclose(theirs[n], alone[n], rtol=1e-4, atol=1e-5) for n in alone)
-    written, wanted = lines(runs_folder / case.name), lines(tmp_path / "alone")
+    written, wanted = lines(folder_of(runs_folder, case, fsdp)), lines(tmp_path / "alone")
     if "micro-batch" in case.exempt:  # here each rank's balance is its own
         written, wanted = ([{"step": line["step"]} for line in one] for one in (written, wanted))
     assert written == [pytest.approx(line, rel=1e-3, abs=1e-5) for line in wanted]
 
 
 @cases("ranks")
-def test_stopped_is_never_stopped(ranks, runs_folder, case):
+@pytest.mark.parametrize("fsdp", [False, True], ids=["ddp", "fsdp"])
+def test_stopped_is_never_stopped(ranks, runs_folder, case, fsdp):
     for found in ranks:
-        whole, again = found[case.name, "trained"], found[case.name, "continued"]
+        whole, again = found[case.name, "trained", fsdp], found[case.name, "continued", fsdp]
         assert all(torch.equal(again[n], whole[n]) for n in whole)
-    assert lines(runs_folder / f"{case.name} continued") == lines(runs_folder / case.name)
+    folder = folder_of(runs_folder, case, fsdp)
+    assert lines(Path(f"{folder} continued")) == lines(folder)
+
+
+def folder_of(runs, case, fsdp):
+    return runs / ("fsdp" if fsdp else "ddp") / case.name
 
 
 @cases("ranks")

@@ -20,17 +20,21 @@ TESTS = {
     "export": "test_export.py",
     "paper": "test_paper.py",
 }
+STABLE = [case for case in CASES if case.room == "methods"]
 
 
 def test_every_method_is_listed():
     modules = {module.name for module in pkgutil.iter_modules(burnish.methods.__path__)}
-    assert {case.module for case in CASES} == modules
+    listed = {case.module for case in STABLE}
+    missing = ", ".join(sorted(modules - listed))
+    assert listed >= modules, f"tests/laws/methods.py has no case of {missing}; add one for each loss, so that every law binds it."
+    assert listed == modules
 
 
 def test_every_loss_of_a_method_is_listed():
-    for module in {case.module for case in CASES}:
+    for module in {case.module for case in STABLE}:
         losses = importlib.import_module(f"burnish.methods.{module}").LOSSES
-        assert {case.loss for case in CASES if case.module == module} == set(losses)
+        assert {case.loss for case in STABLE if case.module == module} == set(losses)
 
 
 def test_a_law_has_tests_or_no_method_that_it_binds():

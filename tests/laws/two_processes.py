@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from burnish.distributed.launch import Launch, barrier, gather, launch
+from burnish.distributed.wrap import Sharding
 from burnish.models.policy import Paths
 from tests.laws.continued import build as build_again
 from tests.laws.continued import cut_short, weights, whole
@@ -31,6 +32,12 @@ SITUATIONS: dict[str, tuple[int, int, dict[str, Any]]] = {
     "branch by branch": (7, 60, {"paths": Paths(attention="branches")}),
     "model's head": (7, 60, {"paths": Paths(attention="branches", head="model")}),
     "checkpointed": (7, 60, {"checkpointing": True}),
+    "fsdp": (7, 60, {"sharding": Sharding()}),
+    "fsdp, fewer examples than ranks": (1, 10**6, {"sharding": Sharding()}),
+    "fsdp, layers kept": (7, 60, {"sharding": Sharding(reshard=False)}),
+    "fsdp, hybrid and offloaded": (7, 60, {"sharding": Sharding(hybrid=True, offload=True)}),
+    "fsdp, lora": (7, 60, {"lora": True, "sharding": Sharding()}),
+    "fsdp, checkpointed": (7, 60, {"checkpointing": True, "sharding": Sharding()}),
 }
 """Name → number of examples, max_tokens, and how the model is built and run."""
 
@@ -54,9 +61,9 @@ def build(case: Case, *, lora: bool = False, checkpointing: bool = False) -> Any
 def outcomes(case: Case, situation: str, here: Launch) -> list[Outcome]:
     """Two steps over all examples that each change the weights, with an evaluation after each."""
     count, max_tokens, options = SITUATIONS[situation]
-    paths = options.get("paths")
-    model = build(case, **{k: v for k, v in options.items() if k != "paths"})
-    run = make_run(case, here=here, model=model, paths=paths, lr=0.05)
+    ways = {name: options[name] for name in ("paths", "sharding") if name in options}
+    model = build(case, **{name: value for name, value in options.items() if name not in ways})
+    run = make_run(case, here=here, model=model, lr=0.05, **ways)
     examples = case.examples(count)
     batch = whole_step(examples, max_tokens=max_tokens, here=here)
     if here.world_size == 1 and "micro-batch" in case.exempt:
@@ -67,16 +74,16 @@ def outcomes(case: Case, situation: str, here: Launch) -> list[Outcome]:
     return [take(run, batch, evaluated=evaluated, max_tokens=max_tokens) for _ in range(2)]
 
 
-def trained(case: Case, folder: Path) -> dict[str, torch.Tensor]:
+def trained(case: Case, folder: Path, **options: Any) -> dict[str, torch.Tensor]:
     """The whole trainer, in float32, without dropout: the one thing that depends on which rank a row is on."""
-    return whole(case, "adamw", folder, disable_dropout=True, save_steps=1)
+    return whole(case, "adamw", folder, disable_dropout=True, save_steps=1, **options)
 
 
-def stopped_and_continued(case: Case, run: Path, into: Path, here: Launch) -> dict[str, torch.Tensor]:
+def stopped_and_continued(case: Case, run: Path, into: Path, here: Launch, **options: Any) -> dict[str, torch.Tensor]:
     if here.main:
         cut_short(run, 3, into)
     barrier(here)
-    trainer = build_again(case, "adamw", into, disable_dropout=True, save_strategy="no")
+    trainer = build_again(case, "adamw", into, disable_dropout=True, save_strategy="no", **options)
     trainer.train()
     return weights(trainer)
 
@@ -88,8 +95,10 @@ def main(output: Path) -> None:
         bound = [case for case in CASES if "ranks" not in case.exempt]
         found: dict[Any, Any] = {(case.name, situation): outcomes(case, situation, here) for case in bound for situation in SITUATIONS}
     for case in bound:
-        found[case.name, "trained"] = trained(case, output / case.name)
-        found[case.name, "continued"] = stopped_and_continued(case, output / case.name, output / f"{case.name} continued", here)
+        for fsdp, folder in ((False, output / "ddp" / case.name), (True, output / "fsdp" / case.name)):
+            options = {"fsdp": "full_shard", "save_async": True} if fsdp else {}
+            found[case.name, "trained", fsdp] = trained(case, folder, **options)
+            found[case.name, "continued", fsdp] = stopped_and_continued(case, folder, Path(f"{folder} continued"), here, **options)
     torch.save(found, output / f"{here.rank}.pt")
     gather(None, here)  # nobody leaves before all have written
 

@@ -1,11 +1,21 @@
 """Models and tokenizers by name, adapters, dropout: what is refused, and that every switch does what it says."""
 
+import json
+
 import pytest
 import torch
 from peft import LoraConfig, PromptTuningConfig
 
 from burnish.config.model import ModelConfig
-from burnish.models.load import ModelError, adapt_tokenizer, choose_compute_dtype, disable_dropout, load_model, load_tokenizer
+from burnish.models.load import (
+    ModelError,
+    adapt_tokenizer,
+    choose_compute_dtype,
+    disable_dropout,
+    load_model,
+    load_tokenizer,
+    stop_token_ids,
+)
 from burnish.models.lora import add_adapter, lora_config, untrained_parameters
 from tests.laws.methods import tokenizer
 from tests.models.families import tiny_model
@@ -161,3 +171,10 @@ def test_untrained_parameters_are_named():
     (model["a"](torch.ones(2)) + float("inf") * model["b"](torch.ones(2))).sum().backward()
     model["d"].requires_grad_(False)
     assert untrained_parameters(model) == ["b.weight", "c.weight"]
+
+
+def test_stop_token_ids_are_what_the_generation_config_says(tmp_path):
+    assert stop_token_ids(ModelConfig(model_name_or_path=str(tmp_path))) == ()
+    for said, stops in ((None, ()), (7, (7,)), ([7, 9], (7, 9))):
+        (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": said}))
+        assert stop_token_ids(ModelConfig(model_name_or_path=str(tmp_path))) == stops

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from burnish.report.metrics import MetricsFile, read_metrics
+from burnish.report.metrics import MetricsError, MetricsFile, read_metrics
 
 
 @pytest.fixture
@@ -80,3 +80,13 @@ def test_reading_leaves_out_a_torn_last_line_and_nothing_else(file):
     file.path.write_bytes(json.dumps([1]).encode() + b"\n")
     with pytest.raises(ValueError, match="^Line 1 of"):
         read_metrics(file.path)
+
+
+def test_a_file_that_may_not_be_written_to(tmp_path):
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(MetricsError) as error:
+        MetricsFile(tmp_path / "metrics.jsonl")
+    assert str(error.value) == (
+        f"{tmp_path}/metrics.jsonl cannot be written (Is a directory); see who may write there and start the same command again, "
+        "which continues from the last checkpoint."
+    )

@@ -1,8 +1,6 @@
-"""Trainings that are killed and started again, and what must be the same afterwards.
+"""Runs of one process or several, from the outside: started, killed, waited for; and what must be the same of two of them.
 
-Each is a process of its own, forked from one that has imported everything, and runs `burnish` as its user would. It kills
-itself (SIGKILL, which nothing can catch) right before the n-th event of a kind: a touch of a file or a forward pass.
-Or it is killed from outside after so many seconds, which also hits what leaves no event: a write under way, a hash, a step.
+Every process is forked from one that has imported everything.
 """
 
 from __future__ import annotations
@@ -10,59 +8,30 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import random
 import re
-import shutil
 import signal
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count, cycle
-from multiprocessing.context import ForkServerContext
+from fcntl import F_SETPIPE_SZ, fcntl
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from burnish.distributed.shards import read
+from tests.distributed.processes import free_port
+from tests.torture.process import ANY, END, HIT, Fault, Task, run
+
 TIMED = ("tokens_per_second", "runtime")
 """Ends of the names of what a clock decides."""
-TOUCHES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate")
-
-
-KINDS = {
-    "start": r"open run/(resolved|environment|data|metrics)|os.mkdir run$",
-    "cache": r"\w+(\.\w+)? cache/",
-    "train": r"forward train",
-    "evaluation": r"forward evaluation",
-    "save": r"\w+(\.\w+)? run/tmp-checkpoint",
-    "publish": r"os.(rename|rmdir) run/",
-    "find": r"open run/checkpoint-",
-    "export": r"open run/(config|generation_config|chat_template|tokenizer)",
-}
-"""Moments by the events they are made of."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Moment:
-    """The `number`-th event of a kind; of kind "clock", so many seconds."""
-
-    kind: str
-    number: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ended:
-    code: int
-    """Negative: killed by that signal."""
-    output: str
-    counts: Mapping[str, int]
-    """Events of each kind; none of a process that was killed."""
-    seconds: float
-
-    @property
-    def killed(self) -> bool:
-        return self.code == -signal.SIGKILL
+DEADLINE = 180.0
+"""Seconds, of a run; those left over after one of them was killed have LEAVING."""
+LEAVING = 30.0
+TICKS = os.sysconf("SC_CLK_TCK")
+SUPERVISOR = -1
+"""As the rank of a fault: whoever started the processes is killed."""
 
 
 def server() -> ForkServerContext:
@@ -72,61 +41,141 @@ def server() -> ForkServerContext:
     return context
 
 
-def start(context: ForkServerContext, arguments: Sequence[str], folder: Path, death: Moment | None = None) -> Ended:
-    """Runs `burnish *arguments` to its end, or to `death`. What it touches lies below `folder`, in cache/ and run/."""
-    folder.mkdir(parents=True, exist_ok=True)
-    output, counts, begun = folder / "output.txt", folder / "counts.json", time.monotonic()
-    output.unlink(missing_ok=True)
-    clock = death.number if death and death.kind == "clock" else None
-    process = context.Process(target=_child, args=(list(arguments), folder, None if clock else death))
-    process.start()
-    process.join(clock)
-    if process.exitcode is None:
-        process.kill()
-        process.join()
-    assert process.exitcode is not None
-    return Ended(
-        code=process.exitcode,
-        output=output.read_text() if output.exists() else "",
-        counts=json.loads(counts.read_text()) if process.exitcode == 0 else {},
-        seconds=time.monotonic() - begun,
-    )
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    codes: tuple[int, ...]
+    """Of each rank. Negative: killed by that signal."""
+    output: str
+    """Of all ranks, one after another."""
+    hit: bool
+    """The fault came before the run's end."""
+    counts: tuple[Mapping[str, int], ...]
+    """Of each rank, events of each phase; none of one that did not end by itself."""
+    seconds: tuple[float, ...]
+    """Of each rank, processor time; 0 of one that did not end by itself."""
+
+    @property
+    def well(self) -> bool:
+        return not any(self.codes)
 
 
-def _child(arguments: list[str], folder: Path, death: Moment | None) -> None:
-    from burnish.cli.main import main
-    from burnish.models.policy import Policy
+class Started:
+    """A run under way. `folder` gets cache/ and run/."""
 
-    descriptor = os.open(folder / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    os.environ |= {"BURNISH_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    torch.set_num_threads(1)
-    counts = dict.fromkeys(KINDS, 0)
+    def __init__(
+        self,
+        context: ForkServerContext,
+        arguments: Sequence[str],
+        folder: Path,
+        ranks: int = 1,
+        fault: Fault | None = None,
+        clock: float = 0,
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.fault, self._hit = fault, False
+        self._pipes, self.processes = list[Any](), list[ForkServerProcess]()
+        listening, self._supervisor = context.Pipe(duplex=False) if ranks > 1 else (None, None)
+        port = free_port() if ranks > 1 else 0
+        for rank in range(ranks):
+            names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "MASTER_PORT": port}
+            facts = {name: str(value) for name, value in names.items()} | {"MASTER_ADDR": "127.0.0.1"} if ranks > 1 else {}
+            own = fault if fault and fault.rank == rank and fault.moment.phase != ANY else None
+            task = Task(arguments=list(arguments), folder=folder, fault=own, environment=facts, clock=clock)
+            ours, theirs = context.Pipe(duplex=False)
+            fcntl(ours.fileno(), F_SETPIPE_SZ, 1 << 20)  # all that it will ever say, so that nobody has to read meanwhile
+            process = context.Process(target=run, args=(task, theirs, listening))
+            process.start()
+            theirs.close()
+            self._pipes.append(ours)
+            self.processes.append(process)
+        if listening is not None:
+            listening.close()
 
-    def happens(event: str) -> None:
-        for kind, pattern in KINDS.items():
-            if re.match(pattern, event):
-                counts[kind] += 1
-                if death and (kind, counts[kind]) == (death.kind, death.number):
-                    os.kill(os.getpid(), signal.SIGKILL)
+    def end(self, within: float = DEADLINE) -> Ended:
+        """Waits for all ranks. Raises AssertionError where they have not ended in time; none is left behind."""
+        deadline, died = time.monotonic() + within, False
+        living = list(self.processes)
+        try:
+            while living:
+                living[0].join(0.005 if self._due else 0.05)
+                self._bring()
+                living = [one for one in living if one.exitcode is None]
+                if not died and any(one.exitcode for one in self.processes):
+                    died, deadline = True, min(deadline, time.monotonic() + LEAVING)
+                assert time.monotonic() < deadline, f"{len(living)} of the processes have not ended: {self._said()}"
+        finally:
+            for one in living:
+                one.kill()
+                one.join()
+        texts = [text.split(END) for text in self._said()]
+        facts = [json.loads(text[1]) if len(text) > 1 else {"counts": {}, "seconds": 0.0} for text in texts]
+        output = "".join(text[0] for text in texts)
+        return Ended(
+            codes=tuple(one.exitcode or 0 for one in self.processes),
+            output=output.replace(HIT, ""),
+            hit=self._hit or HIT in output,
+            counts=tuple(one["counts"] for one in facts),
+            seconds=tuple(one["seconds"] for one in facts),
+        )
 
-    def hook(event: str, given: tuple[Any, ...]) -> None:
-        if event in TOUCHES and isinstance(given[0], str | Path) and str(given[0]).startswith(f"{folder}/"):
-            happens(f"{event} {Path(given[0]).relative_to(folder)}")
+    @property
+    def paused(self) -> bool:
+        """By its fault."""
+        return _stat(self.processes[0].pid)[0] == "T"
 
-    plain = Policy.forward
+    def wait_for_pause(self) -> bool:
+        """False where the run has ended before."""
+        while not self.paused:
+            self.processes[0].join(0.01)
+            if self.processes[0].exitcode is not None:
+                return False
+        return True
 
-    def forward(self: Policy, *given: Any) -> Any:
-        happens("forward train" if self.training else "forward evaluation")
-        return plain(self, *given)
+    def go_on(self) -> None:
+        os.kill(self.processes[0].pid or 0, signal.SIGCONT)
 
-    Policy.forward = forward  # type: ignore[method-assign]
-    sys.addaudithook(hook)
-    code = main(arguments)
-    (folder / "counts.json").write_text(json.dumps(counts))
-    os._exit(code)
+    @property
+    def _due(self) -> bool:
+        return self.fault is not None and self.fault.moment.phase == ANY and not self._hit
+
+    def _bring(self) -> None:
+        """The fault that comes from outside, when it is time."""
+        if not (self._due and self.fault):
+            return
+        one = self.processes[max(0, self.fault.rank)]
+        if one.exitcode is not None or _seconds(one.pid) < self.fault.moment.number:
+            return
+        self._hit = True
+        if self.fault.rank == SUPERVISOR:
+            self._supervisor.close()
+        else:
+            os.kill(one.pid or 0, signal.SIGKILL if self.fault.kind == "kill -9" else signal.SIGTERM)
+
+    def _said(self) -> list[str]:
+        texts = []
+        for pipe in self._pipes:
+            os.set_blocking(pipe.fileno(), False)
+            parts = []
+            try:
+                while part := os.read(pipe.fileno(), 1 << 20):
+                    parts.append(part)
+            except BlockingIOError:
+                pass
+            texts.append(b"".join(parts).decode(errors="replace"))
+        return texts
+
+
+def _stat(pid: int | None) -> list[str]:
+    """The fields after the name; those of a process that is gone are all "0"."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    except OSError:
+        return ["0"] * 52
+
+
+def _seconds(pid: int | None) -> float:
+    """Processor time."""
+    return sum(map(int, _stat(pid)[11:13])) / TICKS
 
 
 def lines(run: Path) -> list[dict[str, Any]]:
@@ -144,18 +193,24 @@ def steps(run: Path) -> list[int]:
     return sorted(int(name[1]) for name in names if name)
 
 
+def newest(run: Path) -> int:
+    return max(steps(run), default=0) if run.exists() else 0
+
+
 def result(run: Path) -> dict[str, Any]:
     """Everything that must be the same, to the bit, however often the run was killed: files as bytes, records without clocks."""
     last = run / f"checkpoint-{steps(run)[-1]}"
     files = {path.name: path.read_bytes() for path in (*run.glob("*.safetensors"), *last.glob("*.safetensors"))}
     found: dict[str, Any] = {"last": last.name, "lines": lines(run), **files}
-    for name in ("optimizer", "scheduler", "random-0"):
-        found[name] = flat(torch.load(last / f"{name}.pt", weights_only=True))
+    for path in last.glob("*.pt"):
+        found[path.stem] = flat(torch.load(path, weights_only=True))
+    found["moments"] = flat(read(last / "optimizer", lambda _, size, dtype: torch.empty(size, dtype=dtype)))
     loop = json.loads((last / "loop_state.json").read_text())
     state = json.loads((last / "trainer_state.json").read_text())
     state["log_history"] = [untimed(entry) for entry in state["log_history"]]
     state.pop("best_model_checkpoint")  # an absolute path
-    loop.pop("metrics_offset")  # bytes, of which clocks' figures take more or fewer
+    for name in ("metrics_offset", "metrics_sha256"):  # of bytes among which are clocks' figures
+        loop.pop(name)
     return found | {"loop": loop, "state": state}
 
 
@@ -166,70 +221,6 @@ def flat(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: flat(item) for key, item in value.items()}
     return [flat(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-@dataclass(frozen=True, kw_only=True)
-class Death:
-    moment: Moment
-    series: int
-    before: int
-    """Step of the newest checkpoint when the process that died was started; 0 for none."""
-    after: int
-    """When it was dead."""
-
-
-def torture(
-    context: ForkServerContext, arguments: Callable[[Path], Sequence[str]], folder: Path, *, kills: int, seed: int, together: int = 3
-) -> Iterator[Death]:
-    """Kills runs of `burnish *arguments(run)` so many times in all, at moments of all kinds, and yields each death.
-
-    A run dies up to `together` times, each time the same command is given again, and in the end it is compared with a run
-    that was left alone. Raises AssertionError where one is not continued from its newest checkpoint, or is not the same.
-    """
-    draw, died = random.Random(seed), 0
-    alone = start(context, arguments(folder / "alone" / "run"), folder / "alone")
-    assert alone.code == 0, alone.output
-    wanted = result(folder / "alone" / "run")
-    total = steps(folder / "alone" / "run")[-1]
-    first, later = cycle([kind for kind in (*KINDS, "clock") if kind != "find"]), cycle(["find", "save", "publish", "clock", "train"])
-    for series in count():
-        here, run = folder / str(series), folder / str(series) / "run"
-        for attempt in range(together + 1):
-            before, moment = newest(run), None
-            if attempt < together and died < kills:
-                kind, left = next(later if attempt else first), 1 - before / total
-                moment = moment_of(kind, left * (alone.seconds if kind == "clock" else alone.counts[kind]), draw)
-            ended = start(context, arguments(run), here, moment)
-            check_continued(ended, run, before)
-            if not ended.killed:
-                break
-            assert moment is not None
-            died += 1
-            yield Death(moment=moment, series=series, before=before, after=newest(run))
-        assert ended.code == 0, ended.output
-        check_same(result(run), wanted)
-        debris = [path.name for path in run.iterdir() if path.name.startswith(("tmp-", "replaced-"))]
-        assert not debris, f"series {series} left {debris}"
-        shutil.rmtree(here)
-        if died >= kills:
-            return
-
-
-def moment_of(kind: str, most: float, draw: random.Random) -> Moment:
-    return Moment(kind=kind, number=draw.uniform(0.01, most) if kind == "clock" else draw.randint(1, max(1, round(most))))
-
-
-def newest(run: Path) -> int:
-    return max(steps(run), default=0) if run.exists() else 0
-
-
-def check_continued(ended: Ended, run: Path, before: int) -> None:
-    """Every checkpoint that is seen is whole: a run goes on from the newest, or anew where there is none."""
-    continued = re.search(r"Continuing from (\S+), step (\d+) of", ended.output)
-    if continued:
-        assert (continued[1], int(continued[2])) == (f"{run}/checkpoint-{before}", before), ended.output
-    assert "Skipped" not in ended.output, ended.output
-    assert ended.killed or bool(continued) == bool(before), ended.output
 
 
 def check_same(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

@@ -1,40 +1,94 @@
-"""kill -9 at any moment: the same command, given again, ends with the same bits and the same lines. bench/torture.py is the long form."""
+"""Faults at any moment: the same command, given again, ends with the same bits and the same lines. bench/torture.py is the long form."""
 
-from collections import Counter
+from random import Random
 
-from tests.tiny import chats, save_tiny_model, write_rows
-from tests.torture.runs import KINDS, server, torture
+import pytest
 
-KILLS = 20
+from tests.torture.faults import (
+    Trial,
+    damaged_cache,
+    damaged_checkpoint,
+    damaged_metrics,
+    kills,
+    no_room,
+    sigterm,
+    twice,
+)
+from tests.torture.process import ANY
+from tests.torture.runs import SUPERVISOR, server
+from tests.torture.ways import subject_of, table, totals, ways
+
+pytestmark = pytest.mark.xdist_group("torture")
 
 
-def test_a_run_that_is_killed_twenty_times_ends_like_one_that_was_left_alone(tmp_path):
-    model = save_tiny_model(tmp_path / "model", attention_dropout=0.1)
-    rows = write_rows(tmp_path / "train.jsonl", chats(40))
-    options = {
-        "model_name_or_path": model,
-        "dataset_name": rows,
-        "test_split_size": 8,
-        "batch_size": 4,
-        "max_steps": 12,
-        "learning_rate": 0.1,  # the best model is not the last one
-        "compute_dtype": "float32",
-        "logging_steps": 3,  # meters are carried over checkpoints
-        "save_steps": 2,
-        "save_total_limit": 2,
-        "eval_strategy": "steps",
-        "eval_steps": 5,
+@pytest.fixture(scope="module")
+def subject(tmp_path_factory):
+    """Name of a way of training → a run of it, and the means to torture others."""
+    folder, context, found = tmp_path_factory.mktemp("torture"), server(), {}
+    every = ways(folder)
+
+    def subject(name):
+        if name not in found:
+            found[name] = subject_of(context, every[name], folder / name.replace(" ", "-"))
+        return found[name]
+
+    return subject
+
+
+def test_one_process_killed_in_every_phase(subject):
+    alone = subject("all weights")
+    phases = alone.phases()
+    trials = list(kills(alone, Random(3), [(phase, 0) for phase in phases]))
+    assert {trial.phase for trial in trials} == set(phases)
+    assert len(phases) == 11
+    assert sum(trial.resumed for trial in trials) >= 5
+    assert sum(not trial.resumed for trial in trials) >= 2  # before the first checkpoint
+
+
+def test_killed_while_a_checkpoint_is_written_in_the_background(subject):
+    trials = list(kills(subject("in the background"), Random(0), [("save", 0), ("rotate", 0)]))
+    assert {trial.phase for trial in trials} == {"save, in the background", "rotate, in the background"}
+
+
+def test_one_of_two_processes_killed_and_their_supervisor(subject):
+    trials = list(kills(subject("two shards"), Random(1), [("save", 1), ("train", 0), (ANY, SUPERVISOR)]))
+    assert {trial.fault for trial in trials} == {
+        "kill -9, rank 0 of 2",
+        "kill -9, rank 1 of 2",
+        "kill -9, supervisor of 2 ranks",
     }
-    flags = [word for name, value in options.items() for word in (f"--{name}", str(value))]
 
-    def arguments(run):
-        return ["sft", *flags, "--assistant_only_loss", "--load_best_model_at_end", "--output_dir", str(run)]
 
-    deaths = list(torture(server(), arguments, tmp_path, kills=KILLS, seed=3))
+def test_a_clock_that_goes_backwards(subject):
+    trials = list(kills(subject("all weights"), Random(2), [("publish", 0)], clock=True))
+    assert [trial.fault for trial in trials] == ["kill -9, the clock goes back"]
 
-    assert len(deaths) == KILLS
-    kinds = Counter(death.moment.kind for death in deaths)
-    assert set(kinds) == {*KINDS, "clock"}
-    assert kinds["save"] + kinds["publish"] >= 4
-    assert sum(death.after == 0 for death in deaths) >= 3  # before the first checkpoint
-    assert sum(death.before > 0 for death in deaths) >= 5  # a run that had been resumed
+
+@pytest.mark.parametrize(
+    ("fault", "refused"),
+    [
+        (lambda one, draw: sigterm(one, draw, "train"), False),
+        (lambda one, draw: no_room(one, draw, "disk full", "save"), True),
+        (lambda one, draw: no_room(one, draw, "read-only", "publish"), True),
+        (lambda one, draw: damaged_checkpoint(one, draw, "a bit flipped", "weights"), False),
+        (lambda one, draw: damaged_cache(one, draw, "a bit flipped", "tokens"), False),
+        (lambda one, draw: damaged_metrics(one, draw, "a bit flipped"), True),
+        (lambda one, draw: twice(one, draw, "export"), True),
+    ],
+    ids=["SIGTERM", "disk full", "read-only", "checkpoint", "cache", "metrics", "two runs"],
+)
+def test_other_faults(subject, fault, refused):
+    (trial,) = fault(subject("all weights"), Random(0))
+    assert trial.refused == refused
+
+
+def test_the_table():
+    kill = Trial(fault="kill -9", phase="save", ranks=1, resumed=True)
+    wrong = Trial(fault="SIGTERM", phase="save", ranks=1, wrong="a line is missing")
+    assert list(table([wrong, kill, kill], ["fault", "phase"])) == [
+        "| fault | phase | moments | refused in a sentence | resumed | begun anew | lost or wrong |",
+        "|---|---|--:|--:|--:|--:|--:|",
+        "| kill -9 | save | 2 | 0 | 2 | 0 | 0 |",
+        "| SIGTERM | save | 1 | 0 | 0 | 0 | 1 |",
+    ]
+    assert totals([wrong, kill, kill]) == "2 kills, 1 other faults; lost or wrong: 1"

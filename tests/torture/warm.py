@@ -4,6 +4,8 @@ import peft  # noqa: F401
 import rich.progress  # noqa: F401
 import safetensors.torch  # noqa: F401
 import torch
+import torch.distributed.checkpoint
+import torch.distributed.fsdp  # noqa: F401
 import transformers.models.llama.modeling_llama  # noqa: F401
 import tyro  # noqa: F401
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast  # noqa: F401

@@ -32,9 +32,13 @@ FREE = {
     "num_train_epochs",
     "compute_dtype",
     "max_tokens_per_microbatch",
+    "fsdp",
+    "fsdp_cpu_offload",
+    "ddp_timeout",
+    "save_async",
 }
-"""Options that a resumed run may change. Of the last four what became of them is compared instead: the number of steps,
-which shapes the learning rate, the dtype, and the budget of a micro-batch."""
+"""Options that a resumed run may change. Of the steps and the dtype what became of them is compared instead; how a step is cut
+and spread over processes changes nothing but rounding."""
 
 
 def identity_of(args: TrainConfig) -> dict[str, str]:

@@ -30,6 +30,13 @@ OUT_OF_SPACE = {
     errno.EDQUOT: ("the disk quota is used up", "free some space"),
     errno.EFBIG: ("the disk or `ulimit -f` refuses a file this large", "raise the limit"),
 }
+FORBIDDEN = {
+    errno.EACCES: ("the folder may not be written to", "change its permissions"),
+    errno.EPERM: ("the folder may not be written to", "change its permissions"),
+    errno.EROFS: ("the file system is read-only", "make it writable"),
+    errno.EIO: ("the disk does not work", "mend it"),
+    errno.ESTALE: ("the folder was lost on its server", "bring it back"),
+}
 """errno → (what is wrong, what to do)."""
 
 
@@ -66,7 +73,8 @@ def save_checkpoint(
     and the one just written stay whatever the limit. Damaged ones and those of another run are not counted and not touched.
 
     Raises:
-        CheckpointError: the disk is full. The temporary folder is gone, earlier checkpoints are untouched.
+        CheckpointError: the disk is full, or not to be written to. The temporary folder is gone, where it can be deleted; earlier
+            checkpoints are untouched.
         ValueError: `save_total_limit` is below 1.
     """
     if save_total_limit is not None and save_total_limit < 1:
@@ -82,12 +90,18 @@ def save_checkpoint(
     except BaseException as error:
         written = sum(file.stat().st_size for file in _files(folder))
         shutil.rmtree(folder, ignore_errors=True)
-        full = _out_of_space(error)
-        if full is None:
+        number = _errno(error)
+        if number is None:
             raise
-        raise CheckpointError(_full_disk_sentence(final, *full, written)) from error
+        raise CheckpointError(_not_saved(final, number, written)) from error
     if save_total_limit is not None:
-        _prune(output_dir, identity, save_total_limit, stay={final.resolve()} | ({keep.resolve()} if keep else set()))
+        try:
+            _prune(output_dir, identity, save_total_limit, stay={final.resolve()} | ({keep.resolve()} if keep else set()))
+        except OSError as error:
+            raise CheckpointError(
+                f"{final} was saved, but older checkpoints cannot be deleted ({error.strerror}); see who may write to {output_dir}, and "
+                "start the same command again, which continues from it."
+            ) from error
     return final
 
 
@@ -303,8 +317,8 @@ def _prune(output_dir: Path, identity: Mapping[str, str], limit: int, stay: set[
         shutil.rmtree(doomed)
 
 
-def _out_of_space(error: BaseException | None) -> tuple[str, str] | None:
-    """Reason and remedy, where anything in the chain of exceptions says that a file could not grow.
+def _errno(error: BaseException | None) -> int | None:
+    """Of what a disk refused, where anything in the chain of exceptions says so.
 
     safetensors gives the errno in its message only; torch hides the OSError behind a RuntimeError of its own.
     """
@@ -312,14 +326,18 @@ def _out_of_space(error: BaseException | None) -> tuple[str, str] | None:
         number = error.errno if isinstance(error, OSError) else None
         if number is None and (named := re.search(r"os error (\d+)", str(error))):
             number = int(named[1])
-        if number in OUT_OF_SPACE:
-            return OUT_OF_SPACE[number]
+        if number in OUT_OF_SPACE or number in FORBIDDEN:
+            return number
         error = error.__cause__ or error.__context__
     return None
 
 
-def _full_disk_sentence(final: Path, why: str, remedy: str, written: int) -> str:
+def _not_saved(final: Path, number: int, written: int) -> str:
     """What is needed is known from an earlier checkpoint; without one, from how far this one came."""
+    why, remedy = (OUT_OF_SPACE | FORBIDDEN)[number]
+    then = f"{remedy} or name another output_dir, and resume from the checkpoints before it, which are untouched."
+    if number in FORBIDDEN:
+        return f"{final} was not saved because {why}; {then}"
     needed = f"more than {_size(written)}"
     for folder in reversed(checkpoints(final.parent)):
         try:
@@ -328,10 +346,7 @@ def _full_disk_sentence(final: Path, why: str, remedy: str, written: int) -> str
             continue
         break
     free = _size(shutil.disk_usage(final.parent if final.parent.exists() else Path.cwd()).free)
-    return (
-        f"{final} was not saved because {why}: it needs {needed} and {free} are free; "
-        f"{remedy} or name another output_dir, and resume from the checkpoints before it, which are untouched."
-    )
+    return f"{final} was not saved because {why}: it needs {needed} and {free} are free; {then}"
 
 
 def _size(count: int) -> str:

@@ -1,16 +1,17 @@
 """One state object for the whole run. What is not in it is not continued.
 
 A checkpoint folder holds the model (or its adapters) and the tokenizer as `save_pretrained` writes them, and beside them
-`other_tensors.safetensors` (`weights.py`), `optimizer.pt`, `scheduler.pt`, `random-<rank>.pt`, `trainer_state.json` (as
-transformers has it, callbacks included) and `loop_state.json` (cursor, meter, metrics_offset, stop flags).
+`other_tensors.safetensors` (`weights.py`), `optimizer/` and `optimizer.pt` (`optimizer_state.py`), `scheduler.pt`,
+`random-<rank>.pt`, `trainer_state.json` (as transformers has it, callbacks included) and `loop_state.json` (cursor, meters,
+metrics_offset and its hash, stop flags). It is the same whether one process wrote it or many, and any number of them continues it.
 """
 
 from __future__ import annotations
 
 import json
-import pickle
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -19,9 +20,13 @@ import torch
 from torch import nn
 
 from burnish.checkpoint.files import CheckpointError
+from burnish.checkpoint.optimizer_state import TENSORS, Parts, load_object, load_optimizer, save_object, take_apart
 from burnish.checkpoint.random import random_state, set_random_state
 from burnish.checkpoint.trainer_state import TrainerControl, TrainerState
-from burnish.checkpoint.weights import load_model, save_model
+from burnish.checkpoint.weights import Weights, gather_weights, load_model, save_model
+from burnish.distributed.launch import Launch, gather, seed_everything
+from burnish.distributed.shards import Channel
+from burnish.ops.reduce import Totals, add
 
 __all__ = ["TrainState", "TrainerControl", "TrainerState", "random_state", "set_random_state"]
 
@@ -38,7 +43,7 @@ class ExportableState(Protocol):
 
 @dataclass(kw_only=True)
 class TrainState:
-    """Everything that changes while training. `write` then `load` in a new process continues the run to the bit.
+    """Everything that changes while training. A `snapshot`, written, then `load` in new processes continues the run to the bit.
 
     The folder is loadable by itself: a model by `transformers`, an adapter by PEFT.
     """
@@ -54,107 +59,124 @@ class TrainState:
     cursor: tuple[int, int] = (0, 0)
     """(epoch, index): the next example to draw is the index-th of that epoch's order."""
     meter: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """Metrics gathered since the last log line: name → (total, count). Written as the sum over all ranks; rank 0 takes it back."""
+    """Metrics that this rank has gathered since the last log line: name → (total, count)."""
     metrics_offset: int = 0
     """Bytes of metrics.jsonl that belong to this state (`MetricsFile.sync`)."""
+    metrics_sha256: str = ""
+    """Of those bytes."""
     callbacks: list[Any] = field(default_factory=list)
     """Those that are an `ExportableState` are saved, and restored in place."""
     processing_class: Any = None
     """Tokenizer or processor, saved beside the model so that the folder is complete; not loaded."""
 
-    def write(self, folder: Path, random_states: Sequence[Mapping[str, Any]] | None = None) -> None:
-        """Write the state into `folder`; call on rank 0.
-
-        `random_states` holds each rank's `random_state()` in rank order (gathered by the caller, on every rank); without
-        it this process is alone.
+    def snapshot(self, here: Launch, *, copy: bool = False) -> Snapshot:
+        """What a checkpoint holds; call on every rank. `copy`: in the CPU's memory, so that training may go on while it is written.
 
         Raises:
-            CheckpointError: something in the state cannot be read back safely (`torch.load(weights_only=True)`, JSON).
+            CheckpointError: a callback's state is no JSON.
         """
-        save_model(self.model, folder)
-        if self.processing_class is not None:
-            self.processing_class.save_pretrained(folder)
-        _save(self.optimizer.state_dict(), folder / "optimizer.pt", self.optimizer)
-        if self.scheduler is not None:
-            _save(self.scheduler.state_dict(), folder / "scheduler.pt", self.scheduler)
-        for rank, state in enumerate(random_states or [random_state()]):
-            _save(state, folder / f"random-{rank}.pt", "random generators")
+        random_states, meters = zip(*gather((random_state(), self.meter), here, "what each rank alone knows, to save it"), strict=True)
         self.trainer.stateful_callbacks = _callback_states(self.callbacks)
-        self.trainer.save_to_json(folder / "trainer_state.json")
         loop_state = {
             "cursor": self.cursor,
-            "meter": self.meter,
+            "meters": meters,
             "metrics_offset": self.metrics_offset,
+            "metrics_sha256": self.metrics_sha256,
             "should_training_stop": self.control.should_training_stop,
             "should_epoch_stop": self.control.should_epoch_stop,
         }
-        (folder / "loop_state.json").write_text(json.dumps(loop_state, indent=2) + "\n", encoding="utf-8")
+        objects = {f"random-{rank}": state for rank, state in enumerate(random_states)}
+        if self.scheduler is not None:
+            objects["scheduler"] = deepcopy(self.scheduler.state_dict())
+        return Snapshot(
+            model=self.model,
+            weights=gather_weights(self.model, here, copy=copy),
+            optimizer=take_apart(self.optimizer, copy=copy),
+            objects=objects,
+            texts={"trainer_state.json": self.trainer.to_json(), "loop_state.json": json.dumps(loop_state, indent=2) + "\n"},
+            processing_class=self.processing_class,
+            owners={"optimizer": type(self.optimizer).__name__, "scheduler": type(self.scheduler).__name__},
+        )
 
-    def load(self, folder: Path, rank: int = 0) -> tuple[str, ...]:
-        """Restore from `folder` in place; call on every rank with its own rank. Model and optimizer must exist already.
+    def load(self, folder: Path, here: Launch) -> tuple[str, ...]:
+        """Restore from `folder` in place; call on every rank. Model and optimizer must exist already.
 
         How often to log, save and evaluate, `max_steps` and the like stay those of this run.
-        Returns sentences that the user should see: callbacks whose saved state found no owner, or the other way round.
+        Returns sentences that the user should see: another number of processes, callbacks whose saved state found no
+        owner, or the other way round.
 
         Raises:
-            CheckpointError: a tensor is missing, or has another shape or dtype than this run's; or the checkpoint was
-                written by fewer processes than this run has.
+            CheckpointError: a tensor is missing, or has another shape or dtype than this run's.
         """
-        if not (folder / f"random-{rank}.pt").exists():
-            raise CheckpointError(
-                f"{folder} holds no random state for rank {rank}; start as many processes as wrote it "
-                f"({len(list(folder.glob('random-*.pt')))}), or give this run another output_dir."
-            )
         load_model(self.model, folder)
-        _load_optimizer(self.optimizer, folder)
+        load_optimizer(self.optimizer, folder)
+        self.optimizer.zero_grad(set_to_none=True)  # what a step that failed in this process has left
         if self.scheduler is not None:
-            self.scheduler.load_state_dict(_load(folder / "scheduler.pt"))
+            self.scheduler.load_state_dict(load_object(folder / "scheduler.pt"))
         self.trainer.restore(TrainerState.load_from_json(folder / "trainer_state.json"))
         loop_state = json.loads((folder / "loop_state.json").read_text(encoding="utf-8"))
         epoch, index = loop_state["cursor"]
         self.cursor = (epoch, index)
-        self.meter = {} if rank else {name: (total, count) for name, (total, count) in loop_state["meter"].items()}
+        self.meter = _own_meter(loop_state["meters"], here)
         self.metrics_offset = loop_state["metrics_offset"]
         self.control.should_training_stop = loop_state["should_training_stop"]
         self.control.should_epoch_stop = loop_state["should_epoch_stop"]
         notes = _restore_callbacks(self.callbacks, self.trainer.stateful_callbacks)
-        set_random_state(_load(folder / f"random-{rank}.pt"))
-        return notes
+        return (*self._restore_random(folder, here), *notes)
+
+    def _restore_random(self, folder: Path, here: Launch) -> tuple[str, ...]:
+        """Each rank continues its own generators; as another number of ranks they begin anew, with the step in their seed."""
+        wrote = len(list(folder.glob("random-*.pt")))
+        if wrote == here.world_size:
+            set_random_state(load_object(folder / f"random-{here.rank}.pt"))
+            return ()
+        step = self.trainer.global_step
+        seed_everything(int(torch.initial_seed()) + 1_000_003 * step)
+        by = f"{wrote} process{'es' if wrote > 1 else ''}"
+        return (f"Written by {by} and continued by {here.world_size}: the same examples; dropout draws other numbers.",)
 
 
-def _save(value: Any, path: Path, owner: object) -> None:
-    # Given a path, torch hides the errno of a full disk; given a file, it chains the OSError.
-    with path.open("wb") as file:
-        torch.save(value, file)
-    try:
-        torch.load(path, weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        name = owner if isinstance(owner, str) else type(owner).__name__
-        raise CheckpointError(
-            f"The state of {name} could be written but not read back with torch.load(weights_only=True); "
-            "let its state_dict hold nothing but tensors, numbers, strings, lists and dicts."
-        ) from error
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """A checkpoint's content, before it is in files."""
+
+    model: nn.Module
+    """For its configuration alone."""
+    weights: Weights
+    optimizer: Parts
+    objects: Mapping[str, Any]
+    """Name → what goes into `<name>.pt`."""
+    texts: Mapping[str, str]
+    processing_class: Any
+    owners: Mapping[str, str]
+    """Whose state it is, for an error."""
+
+    def write_part(self, folder: Path, channel: Channel) -> None:
+        """What each rank writes; call on every rank."""
+        channel.write(self.optimizer.tensors, folder / TENSORS)
+
+    def write_rest(self, folder: Path) -> None:
+        """All else; call on rank 0.
+
+        Raises:
+            CheckpointError: something in the state cannot be read back safely (`torch.load(weights_only=True)`).
+        """
+        save_model(self.model, self.weights, folder)
+        if self.processing_class is not None:
+            self.processing_class.save_pretrained(folder)
+        for name, value in {"optimizer": self.optimizer.skeleton, **self.objects}.items():
+            save_object(value, folder / f"{name}.pt", self.owners.get(name, "the random generators"))
+        for name, text in self.texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
 
 
-def _load(path: Path) -> Any:
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _load_optimizer(optimizer: torch.optim.Optimizer, folder: Path) -> None:
-    saved = _load(folder / "optimizer.pt")
-    try:
-        optimizer.load_state_dict(saved)
-    except (ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"The optimizer in {folder} does not fit this run's {type(optimizer).__name__} ({error}); "
-            "use the optimizer that it was written with, or give this run another output_dir."
-        ) from error
-    # load_state_dict casts float state to its parameter's dtype; Adafactor, say, keeps float32 beside bfloat16.
-    live = optimizer.state_dict()["state"]
-    for index, values in saved["state"].items():
-        for name, value in values.items():
-            if isinstance(value, torch.Tensor) and live[index][name].dtype != value.dtype:
-                live[index][name] = value.to(live[index][name].device)
+def _own_meter(meters: Sequence[Mapping[str, Sequence[float]]], here: Launch) -> Totals:
+    """Each rank takes back its own, so that sums are added up in the same order as without a stop; of other ranks, rank 0 all."""
+    mine = [meters[here.rank]] if len(meters) == here.world_size else meters if here.main else []
+    own: Totals = {}
+    for meter in mine:
+        add(own, {name: (total, count) for name, (total, count) in meter.items()})
+    return own
 
 
 def _callback_states(callbacks: Sequence[Any]) -> dict[str, Any]:

@@ -52,9 +52,12 @@ class TrainerState:
     stateful_callbacks: dict[str, Any] = field(default_factory=dict)
     """Name of a callback's class → its exported state (a list of them where there are several)."""
 
-    def save_to_json(self, json_path: str | Path) -> None:
+    def to_json(self) -> str:
         """Floats are written so that they are read back to the bit; NaN and infinities as JavaScript spells them."""
-        Path(json_path).write_text(json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
+
+    def save_to_json(self, json_path: str | Path) -> None:
+        Path(json_path).write_text(self.to_json(), encoding="utf-8")
 
     @classmethod
     def load_from_json(cls, json_path: str | Path) -> TrainerState:

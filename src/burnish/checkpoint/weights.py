@@ -8,10 +8,12 @@ except for mixture-of-experts models, whose experts transformers splits on the w
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from burnish.checkpoint.files import CheckpointError
+from burnish.distributed.launch import Launch
+from burnish.distributed.shards import fill, local, whole
 
 OTHER = "other_tensors.safetensors"
 Place = tuple[Any, ...]
@@ -27,24 +31,63 @@ Key = tuple[str, str]
 """(a file's folder below the checkpoint, or OTHER; the tensor's name in the file)."""
 
 
-def save_model(model: nn.Module, folder: Path) -> None:
-    """`model.save_pretrained(folder)`, and beside it what that left out."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """What a model was at one moment, in whole tensors."""
+
+    state: dict[str, Tensor]
+    """As `save_pretrained(state_dict=…)` takes it; tied weights are the same tensor twice."""
+    changing: dict[str, Tensor]
+    """All that training may change, each once."""
+    keys: dict[str, list[Key]]
+    """Name in `changing` → the keys under which `save_pretrained` may write it."""
+
+
+def gather_weights(model: nn.Module, here: Launch, *, copy: bool) -> Weights:
+    """Call on every rank; rank 0's result is what counts, and the others' is empty. `copy`: it stays as it is while training goes on."""
+    keys, held = _keys_in_files(model), dict[Place, Tensor]()
+    changing = _changing_tensors(model, keys)
+    for tensor in (*changing.values(), *_embeddings_of_base(model)):
+        value = whole(tensor.detach())
+        if here.main:
+            held[_place(tensor)] = value.to("cpu", copy=copy)  # rank 0's GPU need not hold all of a model that is sharded
+    if not here.main:
+        return Weights(state={}, changing={}, keys={})
+    state = {name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if isinstance(tensor, Tensor)}
+    return Weights(
+        state={name: held[place] for name, tensor in state.items() if (place := _place(tensor)) in held},
+        changing={name: held[_place(tensor)] for name, tensor in changing.items()},
+        keys={name: keys.get(_place(tensor), []) for name, tensor in changing.items()},
+    )
+
+
+def save_model(model: nn.Module, weights: Weights, folder: Path) -> None:
+    """`model.save_pretrained(folder)` with `weights`, and beside it what that left out."""
     from safetensors.torch import save_file
 
     with _no_progress_bar():
-        model.save_pretrained(folder)  # type: ignore[operator]
-    saved, keys = _SavedTensors(folder), _keys_in_files(model)
+        model.save_pretrained(folder, state_dict=dict(weights.state))  # type: ignore[operator]
+    _write_dtype(weights, folder / "config.json")
+    saved = _SavedTensors(folder)
     other = {
-        name: tensor.detach().contiguous()
-        for name, tensor in _changing_tensors(model, keys).items()
-        if not any(_same_bits(tensor, saved.get(key)) for key in keys.get(_place(tensor), []))
+        name: tensor.contiguous()
+        for name, tensor in weights.changing.items()
+        if not any(_same_bits(tensor, saved.get(key)) for key in weights.keys[name])
     }
     if other:
         save_file(other, folder / OTHER)
 
 
+def _write_dtype(weights: Weights, path: Path) -> None:
+    """transformers writes the dtype that the live model has, which in the background may be the one that shards are computed in."""
+    if path.exists():
+        dtype = next(tensor.dtype for tensor in weights.state.values() if tensor.is_floating_point())
+        config = json.loads(path.read_text(encoding="utf-8")) | {"dtype": str(dtype).removeprefix("torch.")}
+        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
 def load_model(model: nn.Module, folder: Path) -> None:
-    """Copy what `save_model` wrote into `model`, in place; tied weights stay tied.
+    """Copy what `save_model` wrote into `model`, in place, each rank its part; tied weights stay tied.
 
     Raises:
         CheckpointError: a tensor is missing from the folder, or has another shape or dtype there.
@@ -52,6 +95,8 @@ def load_model(model: nn.Module, folder: Path) -> None:
     saved, keys = _SavedTensors(folder), _keys_in_files(model)
     with torch.no_grad():
         for name, tensor in _changing_tensors(model, keys).items():
+            if not local(tensor).numel():
+                continue
             candidates = [(OTHER, name), *keys.get(_place(tensor), [])]
             value = next((found for key in candidates if (found := saved.get(key)) is not None), None)
             if value is None:
@@ -61,7 +106,7 @@ def load_model(model: nn.Module, folder: Path) -> None:
                     f"{folder} holds {name} as {_spec(value)} where this run has {_spec(tensor)}; "
                     "load the model in the dtype and shape it was trained in, or give this run another output_dir."
                 )
-            tensor.copy_(value)
+            fill(tensor, value)
 
 
 def adapter_names(model: nn.Module) -> tuple[str, ...]:
@@ -84,17 +129,25 @@ def _changing_tensors(model: nn.Module, keys: Mapping[Place, list[Key]]) -> dict
     return dict(named.values())
 
 
+def _embeddings_of_base(model: nn.Module) -> Iterator[Tensor]:
+    """Frozen or not: PEFT writes them beside an adapter where they were resized, or have an adapter of their own."""
+    if adapter_names(model):
+        for layer in (model.get_input_embeddings(), model.get_output_embeddings()):  # type: ignore[operator]
+            yield from () if layer is None else layer.parameters()
+
+
 def _keys_in_files(model: nn.Module) -> dict[Place, list[Key]]:
     """Where a tensor lies → the keys under which `save_pretrained` may have written it."""
     keys: dict[Place, list[Key]] = defaultdict(list)
+    state = model.state_dict(keep_vars=True)
     for adapter in adapter_names(model):
         from peft import get_peft_model_state_dict
 
         # Embeddings that PEFT may add are those of the frozen base; asking for them can ask the hub.
-        for key, tensor in get_peft_model_state_dict(model, adapter_name=adapter, save_embedding_layers=False).items():
+        for key, tensor in get_peft_model_state_dict(model, state, adapter_name=adapter, save_embedding_layers=False).items():
             keys[_place(tensor)].append(("" if adapter == "default" else adapter, key))
     if not keys:
-        for key, tensor in model.state_dict().items():
+        for key, tensor in state.items():
             if isinstance(tensor, Tensor):
                 keys[_place(tensor)].append(("", key))
     return keys
@@ -118,7 +171,10 @@ class _SavedTensors:
 
 def _place(tensor: Tensor) -> Place:
     """Equal for two tensors exactly where they are the same memory seen the same way: tied weights."""
-    return tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tensor.dtype, tuple(tensor.shape), tensor.stride()
+    part = local(tensor)
+    if not part.numel():  # of a small tensor a rank may hold nothing, which lies nowhere
+        return (id(tensor),)
+    return part.untyped_storage().data_ptr(), part.storage_offset(), tensor.dtype, tuple(tensor.shape), part.stride()
 
 
 def _same_bits(tensor: Tensor, saved: Tensor | None) -> bool:

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from burnish.checkpoint.continued import check_continued
+from burnish.checkpoint.files import CheckpointError
 from burnish.cli.sets import open_sets
 from burnish.config.data import DataConfig
 from burnish.config.model import ModelConfig
@@ -13,6 +14,7 @@ from burnish.config.values import ConfigError
 from burnish.data.dataset import as_dataset, formats_of, named_sets
 from burnish.data.formats import check_loss_options
 from burnish.ops.schedules import schedule
+from burnish.report.events import record_refusal
 from burnish.report.trackers import check_trackers
 
 
@@ -25,7 +27,7 @@ def early_checks(model: ModelConfig, data: DataConfig, args: SFTConfig) -> None:
         TrackerError: a tracker whose library is missing.
         CheckpointError: `output_dir` holds a run with other options.
     """
-    _check_model(model)
+    check_model(model)
     _check_plan(data, args)
     _check_output(model, args)
     if args.resume_from_checkpoint not in ("auto", "never") and not Path(args.resume_from_checkpoint).is_dir():
@@ -37,7 +39,11 @@ def early_checks(model: ModelConfig, data: DataConfig, args: SFTConfig) -> None:
     if str(args.chat_template_path).endswith((".jinja", ".j2")) and not Path(str(args.chat_template_path)).is_file():
         raise ConfigError(f"chat_template_path={args.chat_template_path!r} names a file that is not there.")
     check_trackers(args.report_to)
-    check_continued(args)
+    try:
+        check_continued(args)
+    except CheckpointError as error:
+        record_refusal(Path(args.output_dir), str(error))
+        raise
     train, held_out = open_sets(data, args.seed)
     for given in (train, *named_sets(held_out).values()):
         for one in formats_of(as_dataset(given), text_field=args.dataset_text_field):
@@ -58,7 +64,8 @@ def _fault(path: Path) -> str:
     return "this one does not" if path.is_dir() else "this is a file"
 
 
-def _check_model(model: ModelConfig) -> None:
+def check_model(model: ModelConfig) -> None:
+    """Refuses a model that is not named, or a folder that holds none."""
     if model.model_name_or_path is None:
         raise ConfigError("No model is named; give --model_name_or_path, a local folder or a hub id.")
     check_folder("model_name_or_path", model.model_name_or_path, "config.json", "adapter_config.json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import rich.console
@@ -16,9 +17,8 @@ from burnish.config.sft import SFTConfig
 from burnish.data.dataset import Dataset, JoinedExamples, formats_of, prepare_all
 from burnish.data.rows import ListRows, Rows
 from burnish.methods.sft import prepare_options
-from burnish.models.load import choose_compute_dtype, load_skeleton, load_tokenizer
-from burnish.models.lora import add_adapter, lora_config
-from burnish.models.memory import estimate_memory, microbatch_tokens
+from burnish.models.load import choose_compute_dtype, load_tokenizer, stop_token_ids
+from burnish.models.memory import ROW, Placement, estimate_memory, microbatch_tokens, skeleton_policy
 from burnish.report.tokens import length_histogram, show_example
 
 
@@ -31,7 +31,9 @@ def inspect_sft(model: ModelConfig, data: DataConfig, args: SFTConfig, *, rows: 
     train, held_out = open_sets(data, args.seed)
     sets = {"train": train} | ({} if held_out is None else held_out if isinstance(held_out, dict) else {"eval": held_out})
     for name, dataset in sets.items():
-        examples = _prepare(dataset if isinstance(dataset, Dataset) else Dataset(sources=(dataset,)), tokenizer, args)
+        examples = _prepare(
+            dataset if isinstance(dataset, Dataset) else Dataset(sources=(dataset,)), tokenizer, args, stop_token_ids(model)
+        )
         say(f"{name}:")
         for part in examples.parts:
             say(f"  {part.report}")
@@ -46,11 +48,11 @@ def inspect_sft(model: ModelConfig, data: DataConfig, args: SFTConfig, *, rows: 
     return 0
 
 
-def _prepare(dataset: Dataset, tokenizer: Any, args: SFTConfig) -> JoinedExamples:
+def _prepare(dataset: Dataset, tokenizer: Any, args: SFTConfig, stops: tuple[int, ...]) -> JoinedExamples:
     """A stream is looked at by its first rows."""
     heads = [rows if isinstance(rows, Rows) else ListRows(rows.head(1000), f"the first rows of {rows.name}") for rows in dataset.sources]
     dataset = Dataset(sources=tuple(heads))
-    options = [prepare_options(args, one) for one in formats_of(dataset, text_field=args.dataset_text_field)]
+    options = [replace(prepare_options(args, one), stop_token_ids=stops) for one in formats_of(dataset, text_field=args.dataset_text_field)]
     return prepare_all(dataset, tokenizer, options, args.dataset_cache_dir, args.dataset_num_proc)
 
 
@@ -61,20 +63,12 @@ def _plan(examples: JoinedExamples, args: SFTConfig) -> str:
 
 
 def _memory(model: ModelConfig, args: SFTConfig) -> str:
+    if model.load_in_4bit or model.load_in_8bit:
+        return "Memory: not estimated for quantized weights."
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    skeleton = load_skeleton(model)
-    if (adapter := lora_config(model)) is not None:
-        skeleton = add_adapter(skeleton, adapter)
     compute, why = choose_compute_dtype(args.compute_dtype, device)
-    estimate = estimate_memory(
-        skeleton,
-        optimizer=args.optim,
-        compute_bytes=compute.itemsize,
-        gradient_checkpointing=args.gradient_checkpointing,
-        device=device.type,
-    )
-    tokens = args.max_tokens_per_microbatch or microbatch_tokens(estimate, device)
-    return (
-        f"Memory on {device}: about {estimate.total(tokens) / 2**30:.1f} GiB ({estimate}, the rest activations of {tokens:,} tokens; "
-        f"compute in {str(compute).removeprefix('torch.')}, {why})."
-    )
+    row = args.max_length or ROW
+    estimate = estimate_memory(skeleton_policy(model, args, compute), args, Placement(device=device.type), row=row)
+    tokens = max(args.max_tokens_per_microbatch or microbatch_tokens(estimate, device), row)
+    dtype = str(compute).removeprefix("torch.")
+    return f"Memory on {device}: {estimate.describe(tokens)} with {tokens:,} tokens in a micro-batch; compute in {dtype}, {why}."

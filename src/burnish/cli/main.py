@@ -4,17 +4,24 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
+from burnish.cli.devices import DevicesConfig, on_devices
 from burnish.config.base import Config, config, option, unknown
 from burnish.config.data import DataConfig
 from burnish.config.model import ModelConfig
 from burnish.config.parse import parse
+from burnish.config.plan import PlanConfig
+from burnish.config.processes import processes
 from burnish.config.sft import SFTConfig
 from burnish.config.values import ConfigError
+from burnish.deprecated import with_new_command
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SFTCommand:
+    devices: DevicesConfig
     model: ModelConfig
     data: DataConfig
     args: SFTConfig
@@ -35,6 +42,14 @@ class InspectCommand:
     args: SFTConfig
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanCommand:
+    plan: PlanConfig
+    model: ModelConfig
+    data: DataConfig
+    args: SFTConfig
+
+
 @config
 class MergeConfig(Config):
     """Which adapter, and where to."""
@@ -44,14 +59,12 @@ class MergeConfig(Config):
 
 
 def _sft(args: Sequence[str]) -> int:
-    command = parse(args, SFTCommand, prog="burnish sft", description=COMMANDS["sft"].help)
-    from burnish.cli.early import early_checks
+    def trainer() -> type[Any]:
+        from burnish.methods.sft import SFTTrainer
 
-    early_checks(command.model, command.data, command.args)
-    from burnish.cli.train import run_training
-    from burnish.methods.sft import SFTTrainer
+        return SFTTrainer
 
-    return run_training(SFTTrainer, command.model, command.data, command.args)
+    return on_devices(["sft", *args], partial(parse, args, SFTCommand, prog="burnish sft", description=COMMANDS["sft"].help), trainer)
 
 
 def _inspect_sft(args: Sequence[str]) -> int:
@@ -62,6 +75,16 @@ def _inspect_sft(args: Sequence[str]) -> int:
     from burnish.cli.inspect import inspect_sft
 
     return inspect_sft(command.model, command.data, command.args, rows=command.inspect.rows)
+
+
+def _plan_sft(args: Sequence[str]) -> int:
+    command = parse(args, PlanCommand, prog="burnish plan sft", description=COMMANDS["plan sft"].help)
+    from burnish.cli.early import check_model
+
+    check_model(command.model)
+    from burnish.cli.plan import plan_sft
+
+    return plan_sft(command.plan, command.model, command.args)
 
 
 def _merge(args: Sequence[str]) -> int:
@@ -82,6 +105,12 @@ def _demo(args: Sequence[str]) -> int:
     return run()
 
 
+def _experimental(args: Sequence[str]) -> int:
+    from burnish.cli.experimental import run_experimental
+
+    return run_experimental(args)
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     help: str
@@ -91,19 +120,32 @@ class Command:
 COMMANDS = {
     "sft": Command("Supervised fine-tuning: train a model on texts, on completions of prompts, or on conversations.", _sft),
     "inspect sft": Command("Show what sft would train, token by token, and train nothing.", _inspect_sft),
+    "plan sft": Command("Say what sft would hold on each device, and what to change where that is too much.", _plan_sft),
     "merge": Command("Add a LoRA adapter into the weights of its base model.", _merge),
     "demo": Command("Train a small model that comes with Burnish, in about a minute.", _demo),
+    "experimental": Command("Train with a method on trial; alone, list those that there are.", _experimental),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command and returns its exit status: 2 for what was refused (in one sentence on stderr), 130 after Ctrl-C."""
+    """Runs a command and returns its exit status: 2 for what was refused (in one sentence on stderr), 130 after Ctrl-C.
+
+    A process that is one of several ends here.
+    """
+    status = _status(argv)
+    if watch := sys.modules.get("burnish.distributed.watch"):  # imported where there may be other processes
+        watch.leave_for_good(status)
+    return status
+
+
+def _status(argv: Sequence[str] | None) -> int:
     try:
         return _dispatch(list(sys.argv[1:] if argv is None else argv))
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        if processes().rank == 0:
+            print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # the reader of our output has left; without this the flush at exit would say so once more
@@ -113,7 +155,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # every exception class of this library is one sentence for the user; anything else is a fault, and keeps its traceback
         if type(error).__module__.partition(".")[0] != "burnish":
             raise
-        print(f"error: {error}", file=sys.stderr)
+        watch = sys.modules.get("burnish.distributed.watch")
+        if watch is None or watch.speaks_for_all(error):
+            print(f"error: {error}", file=sys.stderr)
         return 2
 
 
@@ -126,6 +170,9 @@ def _dispatch(args: list[str]) -> int:
 
         print(f"burnish {version('burnish')}")
         return 0
+    args, old = with_new_command(args)
+    if old is not None:
+        print(f"warning: {old}", file=sys.stderr)
     for words in (2, 1):
         name = " ".join(args[:words])
         if name in COMMANDS:

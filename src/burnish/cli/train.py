@@ -9,7 +9,7 @@ from burnish.cli.sets import open_sets
 from burnish.config.data import DataConfig
 from burnish.config.model import ModelConfig
 from burnish.config.train import TrainConfig
-from burnish.models.export import check_export
+from burnish.models.export import check_export, sample_logits
 from burnish.models.memory import device_memory
 from burnish.trainer import Trainer
 
@@ -31,11 +31,24 @@ def run_training(trainer_class: type[Trainer[Any]], model: ModelConfig, data: Da
     )
     for note in (*model.notes, *data.notes):
         trainer.console.message(note)
-    trainer.train()
-    trainer.save_model()
-    if trainer.here.main:
-        words = f"The {'adapter' if model.use_peft or model.adapter_name_or_path else 'model'} is in {args.output_dir}"
-        if trainer.memory().weights < 0.25 * device_memory(trainer.here.device):
-            words += f"; read back with transformers, its logits differ by {check_export(trainer.model, trainer.directory.path):.1g}"
-        trainer.console.message(f"{words}.")
+    with trainer.events.refusals():
+        trainer.directory.hold()  # until the model is written, and not only while it trains
+    try:
+        trainer.train()
+        _export(trainer, "adapter" if model.use_peft or model.adapter_name_or_path else "model")
+    finally:
+        trainer.directory.release()
     return 0
+
+
+def _export(trainer: Trainer[Any], what: str) -> None:
+    trainer.save_model()
+    own = next(trainer.model.parameters()).dtype
+    fits = trainer.memory.whole < 0.25 * device_memory(trainer.here.device)
+    wanted = sample_logits(trainer.model, trainer.policy.logits) if fits else None
+    if trainer.here.main:
+        words = f"The {what} is in {trainer.args.output_dir}"
+        if wanted is not None:
+            words += f"; read back with transformers, its logits differ by {check_export(wanted, trainer.directory.path, own):.1g}"
+            words += "" if wanted.dtype == own else f" (shards compute in {str(wanted.dtype).removeprefix('torch.')})"
+        trainer.console.message(f"{words}.")

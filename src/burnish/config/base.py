@@ -10,12 +10,13 @@ A class made by `config` is a frozen, keyword-only dataclass. `SFTConfig(max_seq
 
 import dataclasses
 import functools
-import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, dataclass_transform, get_type_hints
 
+from burnish.config.processes import processes
 from burnish.config.renamed import RENAMED, Rule
 from burnish.config.values import Accepted, ConfigError, conform, describe, nearest
+from burnish.deprecated import deprecated_options
 
 C = TypeVar("C", bound="Config")
 
@@ -76,8 +77,12 @@ def options(cls: type) -> dict[str, Option]:
 
 @functools.cache
 def rules(cls: type) -> dict[str, Rule]:
-    """The old spellings that a configuration class takes: its part of `RENAMED` and its bases'."""
-    return {name: rule for base in reversed(cls.__mro__) for name, rule in RENAMED.get(base.__name__, {}).items()}
+    """The old spellings that a configuration class takes: its part of `RENAMED` and of the deprecated names, and its bases'."""
+    found: dict[str, Rule] = {}
+    for base in reversed(cls.__mro__):
+        found |= RENAMED.get(base.__name__, {})
+        found |= {old: Rule(new=one.new_name, deprecated=str(one)) for old, one in deprecated_options(base.__name__).items()}
+    return found
 
 
 def settle(cls: type, name: str, said: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
@@ -85,8 +90,7 @@ def settle(cls: type, name: str, said: Mapping[str, Any]) -> tuple[dict[str, Any
     known, old = options(cls), rules(cls)
     if name not in known and name not in old:
         raise ConfigError(unknown(cls.__name__, name, [*known, *old]))
-    devices = int(os.environ.get("WORLD_SIZE", "1"))
-    became, note = old[name].apply(name, said, devices) if name in old else ({name: said[name]}, None)
+    became, note = old[name].apply(name, said, processes().world_size) if name in old else ({name: said[name]}, None)
     return {new: known[new].check(value, name) for new, value in became.items()}, note
 
 

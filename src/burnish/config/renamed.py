@@ -6,6 +6,7 @@ meaning exists here becomes the option that has it. A name without counterpart i
 what to use instead.
 """
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -28,6 +29,8 @@ class Rule:
     """Where several old options make one new one: (all options as said, devices) → (value or None, note or None)."""
     note: str | None = None
     instead: str | None = None
+    deprecated: str | None = None
+    """An old name of Burnish's own: the whole sentence about it, from `burnish.deprecated`."""
 
     def apply(self, name: str, said: Mapping[str, Any], devices: int) -> tuple[dict[str, Any], str | None]:
         """New options, and a note for the user. Raises ConfigError where the value is refused."""
@@ -39,7 +42,9 @@ class Rule:
             return ({} if became is None else {self.new: became}), note
         if self.instead:
             raise ConfigError(f"{name}={value!r} is refused: {self.instead}.")
-        note = f"{name}={value!r} changes nothing: {self.note}." if self.note else None
+        note = f"{name}={value!r} changes nothing: {self.note}." if self.note else self.deprecated
+        if self.deprecated:
+            warnings.warn(self.deprecated, DeprecationWarning, stacklevel=5)  # the line that makes the configuration
         return ({self.new: self.how(value)} if self.new else {}), note
 
 
@@ -98,6 +103,15 @@ def _key_values(value: Any) -> Any:
     return {key.strip(): from_json(text.strip()) for key, _, text in pairs}
 
 
+def _sharding(value: Any) -> Any:
+    """transformers' words about FSDP. Layers are always wrapped one by one, and offloading has an option of its own."""
+    said = value.split() if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
+    kinds = ["full_shard" if word is True else word for word in said if word != "auto_wrap"]
+    if "offload" in kinds:
+        raise ConfigError(f"fsdp={value!r} is refused: say fsdp_cpu_offload=True beside fsdp='full_shard'.")
+    return kinds[0] if len(kinds) == 1 else value
+
+
 def _modules(value: Any) -> Any:
     """A lone module's name as a list: PEFT takes a string for a pattern of whole paths, which a name never matches."""
     return [value] if isinstance(value, str) and value != "all-linear" and not set(value) & set("*+?^$|()[]\\") else value
@@ -121,7 +135,7 @@ PACKED = f"{NO_PADDING}; batch_size counts examples, not packed rows"
 NO_LOADER = "there is no data loader; rows are tokenised ahead, by dataset_num_proc processes"
 BUDGET = "evaluation fills micro-batches by max_tokens_per_microbatch"
 NO_LOGITS = "the logits are never stored, so there is nothing to save"
-SHARDING = "every process holds the whole model; start several with torchrun, and leave this out"
+SHARDING = "models are sharded by FSDP2; use fsdp='full_shard', fsdp_cpu_offload and fsdp_reduce_dtype"
 HUB = "nothing is uploaded; save the model and upload output_dir yourself"
 TRANSPORT = "how processes talk to each other is not an option; leave it out"
 FULL_EVAL = "evaluation runs as training does; use compute_dtype"
@@ -232,7 +246,7 @@ RENAMED: dict[str, dict[str, Rule]] = {
         "skip_memory_metrics": only(True, instead="memory is always reported; leave it out"),
         "debug": only("", [], instead="use PyTorch's own anomaly detection"),
         # machines
-        "fsdp": only(None, False, "", [], instead=SHARDING),
+        "fsdp": becomes("fsdp", _sharding, unset=(None, False, "", [])),
         "fsdp_config": only(None, {}, instead=SHARDING),
         "deepspeed": only(None, instead=SHARDING),
         "parallelism_config": only(None, instead=SHARDING),
@@ -241,7 +255,6 @@ RENAMED: dict[str, dict[str, Rule]] = {
         "no_cuda": only(False, instead=PLACE),
         "local_rank": only(-1, 0, instead="torchrun says it in the environment; leave it out"),
         "ddp_find_unused_parameters": only(None, False, instead="every trained weight must receive a gradient"),
-        "ddp_timeout": only(1800, instead=TRANSPORT),
         **dict.fromkeys(("ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_static_graph", "ddp_backend"), only(None, instead=TRANSPORT)),
         "full_determinism": only(False, instead="call torch.use_deterministic_algorithms(True) before training"),
         **dict.fromkeys(("do_train", "do_eval", "do_predict"), harmless(True, False, note="methods are called, not announced")),

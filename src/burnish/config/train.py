@@ -106,11 +106,30 @@ class CheckpointConfig(Config):
     save_strategy: Literal["no", "steps", "epoch"] = option("steps", "When to write a checkpoint.")
     save_steps: int = option(500, "With save_strategy steps: every so many steps.", at_least=1)
     save_total_limit: int | None = option(None, "Keep so many checkpoints, the best and the last among them; None: all.", at_least=1)
+    save_async: bool = option(False, "Write checkpoints while training goes on, from a copy in the CPU's memory.")
     resume_from_checkpoint: str = option("auto", "auto: continue the run in output_dir; never: start anew; or a checkpoint.")
 
     def __post_init__(self) -> None:
         if self.save_steps != 500 and self.save_strategy != "steps":
             raise ConfigError(f"save_steps={self.save_steps} has no effect with save_strategy={self.save_strategy!r}; use 'steps'.")
+        super().__post_init__()
+
+
+@config
+class ScaleConfig(Config):
+    """How the processes of a run share the work."""
+
+    fsdp: Literal["no", "full_shard", "shard_grad_op", "hybrid_shard", "hybrid_shard_zero2"] = option(
+        "no", "Shard the model over the processes (FSDP2), or within each machine; no: each holds all of it."
+    )
+    fsdp_cpu_offload: bool = option(False, "With fsdp: weights, gradients and optimizer wait in the memory of the CPU.")
+    fsdp_reduce_dtype: Literal["float32", "bfloat16"] = option("float32", "With fsdp: dtype in which gradients are summed over processes.")
+    ddp_timeout: int = option(1800, "Seconds that a process waits for another before the run ends.", at_least=1)
+
+    def __post_init__(self) -> None:
+        unheard = self.changed("fsdp_cpu_offload", "fsdp_reduce_dtype") if self.fsdp == "no" else []
+        if unheard:
+            raise ConfigError(f"{unheard[0]} has no effect with fsdp='no'; name a kind of sharding, or leave it out.")
         super().__post_init__()
 
 
@@ -126,11 +145,13 @@ class ReportConfig(Config):
 
 
 @config
-class TrainConfig(LoadConfig, OptimizerConfig, LoopConfig, EvalConfig, CheckpointConfig, ReportConfig):
+class TrainConfig(LoadConfig, OptimizerConfig, LoopConfig, EvalConfig, CheckpointConfig, ScaleConfig, ReportConfig):
     """What every training shares."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.fsdp != "no" and self.optim == "adafactor":
+            raise ConfigError(f"optim='adafactor' factors whole matrices, and fsdp={self.fsdp!r} shards them; use adamw, sgd or muon.")
         if self.save_total_limit is not None and self.save_strategy == "no" and not self.load_best_model_at_end:
             raise ConfigError(f"save_total_limit={self.save_total_limit} has no effect with save_strategy='no'; use 'steps' or 'epoch'.")
         if self.eval_strategy == "steps" and self.eval_steps is None:

@@ -7,14 +7,14 @@ N is the number of trained tokens in the whole optimizer step, over all micro-ba
 whatever row, micro-batch or process it is in. Which tokens are trained is decided when rows become examples
 (`completion_only_loss`, `assistant_only_loss`), with the meaning that TRL gives these options.
 
-What we do differently: rows are never padded and never see each other, so there is no packing option to choose; `dft` is
-divided by the step's count like `nll`. Evidence: `bench/parity_sft.py` (same losses and gradient norms as TRL 1.16).
+What we do differently: rows are never padded and never see each other, so there is no packing option to choose.
+Evidence: `bench/parity_sft.py` (same losses and gradient norms as TRL 1.16).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -23,6 +23,7 @@ from burnish.config.sft import SFTConfig
 from burnish.data.dataset import Dataset, formats_of
 from burnish.data.formats import Format
 from burnish.data.prepare import PrepareOptions
+from burnish.models.load import stop_token_ids
 from burnish.ops.likelihood import dft_loss, nll_loss
 from burnish.trainer import Trainer
 from burnish.types import LossOut, Sum, TokenOutputs, TokenTree
@@ -91,4 +92,5 @@ class SFTTrainer(Trainer[SFTConfig]):
         return formats_of(dataset, text_field=self.args.dataset_text_field, has_formatting_func=self.formatting_func is not None)
 
     def prepare_options(self, row_format: Format) -> PrepareOptions:
-        return prepare_options(self.args, row_format, self.formatting_func)
+        options = prepare_options(self.args, row_format, self.formatting_func)
+        return replace(options, stop_token_ids=stop_token_ids(self.model_config))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from torch import Tensor, nn
 from burnish.models.load import ModelError, load_model, load_tokenizer
 
 
-def save_model(model: Any, output_dir: Path, processing_class: Any | None) -> None:
-    """Writes weights (or the adapter alone), configuration, tokenizer and template together.
+def save_model(model: Any, output_dir: Path, processing_class: Any | None, state: Mapping[str, Tensor] | None = None) -> None:
+    """Writes weights (or the adapter alone), configuration, tokenizer and template together. `state`: the weights, where they are sharded.
 
     Generation stops where training taught it to: the tokenizer's end-of-sequence token joins `generation_config`.
     Raises ModelError where the folder cannot be written to, or the disk is full.
@@ -28,7 +29,7 @@ def save_model(model: Any, output_dir: Path, processing_class: Any | None) -> No
             generation.eos_token_id = [eos, *(s for s in stops if s is not None)]
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
-        model.save_pretrained(output_dir)
+        model.save_pretrained(output_dir, **({} if state is None else {"state_dict": dict(state)}))
         if processing_class is not None:
             processing_class.save_pretrained(output_dir)
     except (OSError, SafetensorError) as error:
@@ -37,34 +38,32 @@ def save_model(model: Any, output_dir: Path, processing_class: Any | None) -> No
         ) from error
 
 
-def check_export(model: Any, output_dir: Path) -> float:
-    """Loads `output_dir` with plain transformers (and PEFT) and returns the largest difference in logits, which must be 0 up to rounding.
-
-    Raises ModelError when the logits differ by more than float32 rounding allows.
-    """
-    return _compare(_logits(model), output_dir, next(model.parameters()))
-
-
-def _logits(model: Any) -> Tensor:
-    """Of 16 tokens that are always the same, without dropout."""
+def sample_logits(model: Any, forward: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    """Of 16 tokens that are always the same, without dropout. `forward`, where the model is sharded, and is called on every rank."""
     embeddings, generator = model.get_input_embeddings().weight, torch.Generator().manual_seed(0)
     ids = torch.randint(0, embeddings.shape[0], (1, 16), generator=generator).to(embeddings.device)
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        logits = model(ids, use_cache=False).logits
+        logits = model(ids, use_cache=False).logits if forward is None else forward(ids)
     model.train(was_training)
     return logits
 
 
-def _compare(wanted: Tensor, output_dir: Path, like: Tensor) -> float:
+def check_export(wanted: Tensor, output_dir: Path, dtype: torch.dtype) -> float:
+    """Loads `output_dir` with plain transformers (and PEFT) and returns the largest difference to `wanted`, the trained model's
+    `sample_logits`. `dtype` is that of its weights.
+
+    Raises ModelError when the logits differ by more than rounding allows.
+    """
     from peft import AutoPeftModelForCausalLM
     from transformers import AutoModelForCausalLM
 
     auto: Any = AutoPeftModelForCausalLM if (output_dir / "adapter_config.json").is_file() else AutoModelForCausalLM
-    found = _logits(auto.from_pretrained(output_dir, dtype=like.dtype).to(like.device))
+    found = sample_logits(auto.from_pretrained(output_dir, dtype=dtype).to(wanted.device))
     gap = float((wanted - found).abs().max())
-    if gap > 1e-3 * max(1.0, float(wanted.abs().max())):
+    rounding = 1e-3 if wanted.dtype == dtype else 0.1  # sharded, the model computes in bfloat16 without autocast's exceptions
+    if gap > rounding * max(1.0, float(wanted.abs().max())):
         raise ModelError(f"The model saved in {output_dir} gives other logits than the trained one, by up to {gap:.2g}; do not use it.")
     return gap
 
@@ -81,11 +80,11 @@ def merge_adapter(adapter: str | Path, output_dir: str | Path) -> Path:
         raise ModelError(f"{adapter} holds no adapter (no adapter_config.json); give the output_dir of a run with use_peft.")
     base = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
     model = load_model(ModelConfig(model_name_or_path=str(adapter)), torch.device("cpu"))
-    wanted = _logits(model)
+    wanted = sample_logits(model)
     _untie(model.get_base_model())
     tokenizer = str(adapter) if (adapter / "tokenizer_config.json").is_file() else base
     save_model(model.merge_and_unload(), output_dir, load_tokenizer(ModelConfig(model_name_or_path=tokenizer)))
-    _compare(wanted, output_dir, next(model.parameters()))
+    check_export(wanted, output_dir, wanted.dtype)
     return output_dir
 
 

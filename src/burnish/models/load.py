@@ -55,6 +55,19 @@ def load_tokenizer(config: ModelConfig, *, chat_template_path: str | None = None
     return adapt_tokenizer(tokenizer, chat_template_path=chat_template_path, eos_token=eos_token)
 
 
+def stop_token_ids(config: ModelConfig) -> tuple[int, ...]:
+    """Tokens at which the model stops generating, as its `generation_config.json` says; none where it has none. Loads no weights."""
+    from transformers import GenerationConfig
+
+    if not config.model_name_or_path:
+        return ()
+    try:
+        stops = GenerationConfig.from_pretrained(config.model_name_or_path, revision=config.model_revision).eos_token_id
+    except OSError:
+        return ()
+    return (stops,) if isinstance(stops, int) else tuple(stops or ())
+
+
 def adapt_tokenizer(tokenizer: Any, *, chat_template_path: str | None = None, eos_token: str | None = None) -> Any:
     """Sets end-of-sequence token and chat template, in place. Raises ModelError for a token that the vocabulary lacks."""
     if eos_token is not None:

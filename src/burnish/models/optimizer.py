@@ -50,8 +50,10 @@ def from_config(args: TrainConfig, model: nn.Module, steps: int) -> tuple[torch.
     return optimizer, make_schedule(args, optimizer, steps)
 
 
-def check_own(optimizer: torch.optim.Optimizer | None, scheduler: Any, model: nn.Module) -> None:
+def check_own(optimizer: torch.optim.Optimizer | None, scheduler: Any, model: nn.Module, *, fsdp: str = "no") -> None:
     """Refuses what a user passed as `optimizers` where it would train nothing. Raises ModelError."""
+    if optimizer is not None and fsdp != "no":
+        raise ModelError("fsdp replaces the tensors that the optimizer in `optimizers` holds; name one with optim, or leave fsdp out.")
     if scheduler is not None and (optimizer is None or scheduler.optimizer is not optimizer):
         raise ModelError("The schedule in `optimizers` drives another optimizer than the one that trains; give (optimizer, its schedule).")
     if isinstance(scheduler, ReduceLROnPlateau):

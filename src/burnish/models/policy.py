@@ -68,6 +68,10 @@ class Policy(nn.Module):
                 return self._whole(tree)
             return self._by_branch(tree)
 
+    def logits(self, ids: Tensor) -> Tensor:
+        """The model's own, of whole rows `[rows, T]`, as transformers computes them: `[rows, T, V]`."""
+        return self.model(ids, use_cache=False).logits
+
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.compute_dtype is None or self.compute_dtype == next(self.model.parameters()).dtype:
             return nullcontext()

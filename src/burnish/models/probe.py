@@ -51,18 +51,20 @@ def probe_tree(vocabulary: int) -> TokenTree:
     )
 
 
-def probe(policy: Policy, *, wanted: str | None = None) -> Probe:
+def probe(policy: Policy, *, wanted: str | None = None, mixed: bool = False, device: torch.device | None = None) -> Probe:
     """Chooses how to run `policy.model`, sets the model's attention accordingly and returns what was found.
 
     `wanted` is None (the fastest way that is right), "tree" (or an error) or "branches". Raises ModelError when "tree" was
-    asked for and the model differs.
+    asked for and the model differs. `mixed`: shards of float32 weights that are computed with in less. `device` is where they are
+    computed; None: where the weights are, which offloaded shards leave. Call on every rank that holds a part of the model.
     """
     model, was_training = policy.causal_model, policy.training
     plain = model.config._attn_implementation
     policy.eval()
     try:
         with torch.no_grad():
-            found = _choose(policy, WAYS[1:] if wanted == "branches" else WAYS, plain)
+            tree = probe_tree(model.get_input_embeddings().weight.shape[0]).to(device or policy.device)
+            found = _choose(policy, tree, WAYS[1:] if wanted == "branches" else WAYS, plain, mixed)
     finally:
         policy.train(was_training)
     if wanted == "tree" and found.paths.attention != "tree":
@@ -82,10 +84,8 @@ class _Measure:
     tolerance: float
 
 
-def _choose(policy: Policy, ways: Sequence[Paths], plain: str) -> Probe:
-    model = policy.causal_model
-    tree = probe_tree(model.get_input_embeddings().weight.shape[0]).to(policy.device)
-    measures = _measures(policy, tree, plain)
+def _choose(policy: Policy, tree: TokenTree, ways: Sequence[Paths], plain: str, mixed: bool) -> Probe:
+    measures = _measures(policy, tree, plain, mixed)
     messages: list[str] = []
     for paths in ways[:-1]:
         gap = 0.0
@@ -101,7 +101,7 @@ def _choose(policy: Policy, ways: Sequence[Paths], plain: str) -> Probe:
                 return Probe(paths=paths, gap=gap, messages=tuple(messages))
         except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError) as error:
             reason = f"it fails ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
-        messages.append(_message(type(model).__name__, paths, reason))
+        messages.append(_message(type(policy.causal_model).__name__, paths, reason))
     return Probe(paths=ways[-1], gap=0.0, messages=tuple(messages))
 
 
@@ -124,10 +124,10 @@ def _log_probs(policy: Policy, tree: TokenTree, paths: Paths, plain: str, comput
         policy.causal_model.set_attn_implementation(plain)
 
 
-def _measures(policy: Policy, tree: TokenTree, plain: str) -> list[_Measure]:
+def _measures(policy: Policy, tree: TokenTree, plain: str, mixed: bool) -> list[_Measure]:
     """In float32 where the weights are, which shows the smallest leak; and as the model will be trained, where that is another way."""
     fine = {torch.float32, torch.float64}
-    exact = {p.dtype for p in policy.model.parameters()} <= fine
+    exact = not mixed and {p.dtype for p in policy.model.parameters()} <= fine
     coarse = policy.compute_dtype not in {None, *fine} or not exact
     measures = []
     if exact:
@@ -135,11 +135,12 @@ def _measures(policy: Policy, tree: TokenTree, plain: str) -> list[_Measure]:
         # float32 at best: models compute norms and softmax in it whatever their weights are
         tolerance = 64 * torch.finfo(torch.float32).eps * max(1.0, float(logp_N.abs().max()))
         measures.append(_Measure(compute_dtype=None, backend="sdpa", logp_N=logp_N, tolerance=tolerance))
-    if coarse or policy.device.type != "cpu":
+    device = tree.token_ids_T.device
+    if coarse or device.type != "cpu":
         logp_N = _log_probs(policy, tree, WAYS[-1], plain, policy.compute_dtype)
         # how far rounding goes depends on the model, so the measure is what a layer that ignores the tree would change:
         # in bfloat16, SmolLM2's rounding reaches a twenty-fifth of that
-        row = replace(tree, nodes=(Node(start=0, end=tree.T, parent=-1),), position_T=torch.arange(tree.T, device=policy.device))
+        row = replace(tree, nodes=(Node(start=0, end=tree.T, parent=-1),), position_T=torch.arange(tree.T, device=device))
         leak = float((_log_probs(policy, row, WAYS[-1], plain, policy.compute_dtype) - logp_N).abs().max())
         measures.append(_Measure(compute_dtype=policy.compute_dtype, backend=None, logp_N=logp_N, tolerance=leak / 8))
     return measures

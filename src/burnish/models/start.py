@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from burnish.config.model import ModelConfig
 from burnish.config.train import TrainConfig
-from burnish.models.load import ModelError, choose_compute_dtype, disable_dropout, load_model
+from burnish.distributed.launch import Launch
+from burnish.distributed.wrap import Sharding, copied, in_turn, make_mesh, same_everywhere, shard
+from burnish.models.load import DTYPES, ModelError, choose_compute_dtype, disable_dropout, load_model, load_skeleton
 from burnish.models.lora import add_adapter, lora_config
+from burnish.models.memory import device_memory, give_back_freed_blocks
 from burnish.models.policy import Policy
 from burnish.models.probe import probe
 
@@ -19,6 +24,8 @@ from burnish.models.probe import probe
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
     policy: Policy
+    wrapped: nn.Module
+    """The policy over all processes, as the loop calls it."""
     messages: tuple[str, ...]
     """Sentences for the user: dtypes and why, what is trained, what the probe found."""
     aux_loss_coef: float
@@ -26,15 +33,64 @@ class Started:
 
 
 def start_policy(
-    model: Any, config: ModelConfig, args: TrainConfig, peft_config: Any | None, tokenizer: Any, device: torch.device
+    model: Any,
+    config: ModelConfig,
+    args: TrainConfig,
+    peft_config: Any | None,
+    tokenizer: Any,
+    here: Launch,
+    observe: Callable[[Policy], None],
 ) -> Started:
-    """Loads (or takes) the model, adds the adapter, sets dropout and checkpointing, and probes it. Raises ModelError."""
-    name = str(config.model_name_or_path)
-    loaded = load_model(config, device) if isinstance(model, str | Path) else model.to(device)
+    """Loads (or takes) the model, adds the adapter, sets dropout and checkpointing, spreads it over all processes and probes it.
+
+    Where it is sharded it waits on the CPU until its layers are, one after another, and only so many ranks of a machine hold
+    all of it at once as its memory allows. `observe` sees the policy before it is sharded and probed. Raises ModelError.
+    """
+    if here.device.type == "cpu":
+        give_back_freed_blocks()
+    sharding = _sharding(config, args, here)
+    mesh = None if sharding is None else make_mesh(here, sharding)
+    named = isinstance(model, str | Path)
+    with in_turn(here, _at_once(config, here) if named and mesh else here.local_world_size):
+        if named:
+            loaded = load_model(config, here.device if mesh is None else torch.device("cpu"))
+        else:
+            loaded = model.to(here.device) if mesh is None else model
+        loaded = _dressed(loaded, config, args, peft_config, tokenizer)
+        if mesh is not None and not named:
+            same_everywhere(loaded, here)
+        coefficient = _aux_loss_coef(loaded.config.get_text_config().to_dict(), args, str(config.model_name_or_path))
+        compute, why = choose_compute_dtype(args.compute_dtype, here.device)
+        policy = Policy(loaded, compute_dtype=compute, aux_loss=coefficient > 0)
+        if args.gradient_checkpointing:
+            policy.causal_model.gradient_checkpointing_enable({"use_reentrant": False})
+        observe(policy)
+        total, trained = (sum(p.numel() for p in loaded.parameters() if p.requires_grad or every) for every in (True, False))
+        mixed = sharding is not None and compute is not next(loaded.parameters()).dtype
+        if sharding is not None and mesh is not None:
+            shard(policy, here, replace(sharding, compute_dtype=compute if mixed else None), mesh)
+    found = probe(policy, wanted=config.attn_implementation, mixed=mixed, device=here.device)
+    name = type(policy.causal_model).__name__
+    if mesh is not None and found.paths.attention == "branches":
+        raise ModelError(f"{name} runs branch by branch, as often as each rank's rows ask for, which shards do not allow; use fsdp='no'.")
+    weights = str(next(loaded.parameters()).dtype).removeprefix("torch.")
+    messages = [
+        f"{name}: {total:,} parameters, {trained:,} trained ({trained / total:.1%}); "
+        f"weights {weights}, compute {str(compute).removeprefix('torch.')} ({why}), on {here.device}.",
+        *found.messages,
+    ]
+    if args.fsdp != "no" and mesh is None:
+        messages.append(f"fsdp={args.fsdp!r} has nothing to shard over: this is the only process.")
+    wrapped = policy if mesh is not None else copied(policy, here)
+    return Started(policy=policy, wrapped=wrapped, messages=tuple(messages), aux_loss_coef=coefficient)
+
+
+def _dressed(loaded: Any, config: ModelConfig, args: TrainConfig, peft_config: Any | None, tokenizer: Any) -> Any:
+    """With its adapter, and without dropout where `args` say so."""
     rows = loaded.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         raise ModelError(
-            f"The tokenizer has {len(tokenizer):,} tokens and the embedding of {name or 'the model'} {rows:,}; "
+            f"The tokenizer has {len(tokenizer):,} tokens and the embedding of {config.model_name_or_path or 'the model'} {rows:,}; "
             "give the model's own tokenizer, or a model after resize_token_embeddings."
         )
     peft_config = peft_config or lora_config(config)
@@ -42,21 +98,27 @@ def start_policy(
         loaded = add_adapter(loaded, peft_config)
     if args.disable_dropout:
         disable_dropout(loaded)
-    coefficient = _aux_loss_coef(loaded.config.get_text_config().to_dict(), args, name)
-    compute, why = choose_compute_dtype(args.compute_dtype, device)
-    policy = Policy(loaded, compute_dtype=compute, aux_loss=coefficient > 0)
-    found = probe(policy, wanted=config.attn_implementation)
-    if args.gradient_checkpointing:
-        policy.causal_model.gradient_checkpointing_enable({"use_reentrant": False})
-    trained = sum(p.numel() for p in loaded.parameters() if p.requires_grad)
-    total = sum(p.numel() for p in loaded.parameters())
-    weights = str(next(loaded.parameters()).dtype).removeprefix("torch.")
-    messages = (
-        f"{type(policy.causal_model).__name__}: {total:,} parameters, {trained:,} trained ({trained / total:.1%}); "
-        f"weights {weights}, compute {str(compute).removeprefix('torch.')} ({why}), on {device}.",
-        *found.messages,
+    return loaded
+
+
+def _sharding(config: ModelConfig, args: TrainConfig, here: Launch) -> Sharding | None:
+    """None where nothing is sharded. Its compute dtype is decided when the weights are known."""
+    if args.fsdp == "no" or here.world_size == 1:
+        return None
+    if config.load_in_4bit or config.load_in_8bit:
+        raise ModelError(f"fsdp={args.fsdp!r} does not shard quantized weights; use fsdp='no', or load the model unquantized.")
+    return Sharding(
+        reshard=args.fsdp in ("full_shard", "hybrid_shard"),
+        hybrid=args.fsdp.startswith("hybrid"),
+        offload=args.fsdp_cpu_offload,
+        reduce_dtype=DTYPES[args.fsdp_reduce_dtype],
     )
-    return Started(policy=policy, messages=messages, aux_loss_coef=coefficient)
+
+
+def _at_once(config: ModelConfig, here: Launch) -> int:
+    """How many ranks of a machine may hold the whole model in its memory at the same time."""
+    size = sum(p.numel() * p.element_size() for p in load_skeleton(config).parameters())
+    return max(1, min(here.local_world_size, int(0.6 * device_memory(torch.device("cpu")) / size)))
 
 
 def _aux_loss_coef(config: dict[str, Any], args: TrainConfig, name: str) -> float:

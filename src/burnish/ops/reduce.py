@@ -1,4 +1,4 @@
-"""Sums and counts. Nothing here divides: `loop.py` does, once."""
+"""Sums and counts. A loss is divided by `loop.py`, once; metrics by `means`, when they are read."""
 
 from __future__ import annotations
 
@@ -30,6 +30,11 @@ def read(sums: Iterable[Mapping[str, Sum]]) -> Totals:
     for (name, one), total in zip(flat, torch.stack([one.total.double() for _, one in flat]).tolist(), strict=True):
         add(totals, {name: (total, float(one.count))})
     return totals
+
+
+def means(totals: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+    """Name → total / count; what was never counted has no mean."""
+    return {name: total / count for name, (total, count) in totals.items() if count}
 
 
 def per_branch(value_N: Tensor, branch_N: Tensor, branches: int) -> Tensor:

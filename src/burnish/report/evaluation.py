@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +36,17 @@ class EvalTokens:
         """From the columns of every rank."""
         labels, logps, entropies, correct, rows = (np.concatenate(column) for column in zip(*parts, strict=True))
         return cls(label_ids=labels, logps=logps, entropies=entropies, correct=correct, rows=rows)
+
+
+TERM = "term "
+"""Before the names of the loss's terms, among the metrics of an evaluation."""
+
+
+def named_metrics(means: Mapping[str, float]) -> dict[str, float]:
+    """The means with the loss, which is the sum of its terms, in their place; and the perplexity of a metric named "nll"."""
+    named = {name: value for name, value in means.items() if not name.startswith(TERM)}
+    named["loss"] = math.fsum(value for name, value in means.items() if name.startswith(TERM))
+    return named if "nll" not in named else {**named, "perplexity": math.exp(min(named["nll"], 700.0))}
 
 
 def columns(seen: Iterable[tuple[TokenTree, TokenOutputs]]) -> Columns:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,15 @@ class MetricsFile:
     """Appends lines; knows how many bytes belong to a checkpoint, so that a resumed run neither loses nor doubles one."""
 
     def __init__(self, path: Path) -> None:
-        """Opens for appending, creating folders. For a new run call `truncate(0)`, for a resumed one `truncate(offset)`."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Opens for appending, creating folders. For a new run call `truncate(0)`, for a resumed one `truncate(offset)`.
+
+        Raises:
+            MetricsError: it may not be written to.
+        """
         self.path = path
-        self._file = path.open("ab")
+        with self._writable():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("ab")
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Write and flush one line. NaN and infinities become strings (`NON_FINITE`), scalars of NumPy and torch numbers.
@@ -33,19 +39,19 @@ class MetricsFile:
         Raises:
             MetricsError: the disk is full.
         """
-        try:
+        with self._writable():
             self._file.write(json.dumps(_plain(line), allow_nan=False, ensure_ascii=False).encode() + b"\n")
             self._file.flush()
-        except OSError as error:
-            raise MetricsError(
-                f"{self.path} cannot be written ({error.strerror}); free some space and start the same command again, "
-                "which continues from the last checkpoint."
-            ) from error
 
     def sync(self) -> int:
-        """Flush and fsync; returns the size in bytes, which a checkpoint stores as its `metrics_offset`."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        """Flush and fsync; returns the size in bytes, which a checkpoint stores as its `metrics_offset`.
+
+        Raises:
+            MetricsError: the disk is full.
+        """
+        with self._writable():
+            self._file.flush()
+            os.fsync(self._file.fileno())
         return self.path.stat().st_size
 
     def truncate(self, offset: int) -> int:
@@ -67,6 +73,17 @@ class MetricsFile:
             )
         self._file.truncate(offset)
         return len(content[offset:].splitlines())
+
+    @contextmanager
+    def _writable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "see who may write there"
+            raise MetricsError(
+                f"{self.path} cannot be written ({error.strerror}); {remedy} and start the same command again, "
+                "which continues from the last checkpoint."
+            ) from error
 
     def close(self) -> None:
         # Every line was flushed, or its flush has raised already: what is left in the buffer is the part that has no room.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from burnish.report.console import Console
 from burnish.report.metrics import MetricsFile
@@ -16,6 +17,14 @@ class Reporter:
         self.console = console
         self.metrics = metrics
         self.trackers = trackers
+
+    @classmethod
+    def open(cls, console: Console, path: Path, offset: int, step: int, trackers: Trackers) -> Reporter:
+        """Goes on after `step`, when metrics.jsonl had `offset` bytes; what it says of later steps is taken back."""
+        metrics = MetricsFile(path)
+        if lines := metrics.truncate(offset):
+            console.message(f"Took back what {path} says of steps after step {step}; lines: {lines}.")
+        return cls(console, metrics, trackers)
 
     def advance(self, step: int) -> None:
         self.console.advance(step)
