@@ -59,15 +59,14 @@ def train(run: Run) -> None:
 
 def optimizer_step(run: Run, batch: StepBatch, *, check_gradients: bool = False) -> None:
     """One step over all its micro-batches. Counts of all ranks are added up before the first backward."""
-    trees = [tree.to(run.here.device) for tree in batch.trees]
     number, mine = run.state.trainer.global_step + 1, run.signals.counts
-    for tree in trees:
+    for tree, _ in (trees := list(run.method.look_ahead(tree.to(run.here.device) for tree in batch.trees))):
         add(mine, {name: (0.0, count) for name, count in run.method.counts(tree).items()})
     counts, sums, losses = all_sum(mine, run.here, f"the counts of step {number}"), list[Mapping[str, Sum]](), list[Tensor]()
     with waiting(f"the gradients of step {number}", run.here):
-        for i, tree in enumerate(trees):
+        for i, (tree, known) in enumerate(trees):
             with gradient_sync(run.policy, on=i == len(trees) - 1):
-                out = run.method.loss_and_metrics(tree, run.policy(tree))
+                out = run.method.loss_and_metrics(tree, run.policy(tree), known)
                 loss = torch.stack([term.total / max(counts[name][1], 1.0) for name, term in out.terms.items()]).sum()  # the one division
                 (loss * run.here.world_size).backward()  # data parallelism averages over ranks
                 if i < len(trees) - 1:
@@ -85,7 +84,8 @@ def optimizer_step(run: Run, batch: StepBatch, *, check_gradients: bool = False)
     run.state.optimizer.zero_grad(set_to_none=True)
     here = float(run.here.main)  # what all ranks know alike counts once
     whole = {"loss": Sum(total=torch.stack(losses).sum(), count=here), "grad_norm": Sum(total=norm * here, count=here)}
-    add(run.state.meter, read([*sums, whole]) | {"trained_share": (batch.trained * here, batch.tokens * here)})
+    run.method.after_step(number, totals := read([*sums, whole]))
+    add(run.state.meter, totals | {"trained_share": (batch.trained * here, batch.tokens * here)})
     run.signals.agree(counts if run.here.world_size > 1 else run.signals.counts)
 
 
@@ -130,9 +130,9 @@ def evaluate(run: Run) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for prefix, trees in run.eval_sets.items():
         started, sums, seen = time.monotonic(), [], list[tuple[TokenTree, TokenOutputs]]()
-        for tree in (tree.to(run.here.device) for tree in trees()):
+        for tree, known in run.method.look_ahead(tree.to(run.here.device) for tree in trees()):
             outputs = run.policy(tree)
-            out = run.method.loss_and_metrics(tree, outputs)
+            out = run.method.loss_and_metrics(tree, outputs, known)
             sums.append({**out.metrics, **{f"{TERM}{name}": term for name, term in out.terms.items()}})
             if run.extra_metrics is not None:
                 seen.append((tree, outputs))

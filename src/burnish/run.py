@@ -19,6 +19,7 @@ from burnish.data.batches import Batches, StepBatch
 from burnish.distributed.launch import Launch, gather
 from burnish.distributed.signals import Signals
 from burnish.models.lora import untrained_parameters
+from burnish.ops.reduce import Totals
 from burnish.types import LossOut, TokenOutputs, TokenTree
 
 WISHES = {"on_log": "should_log", "on_evaluate": "should_evaluate", "on_save": "should_save"}
@@ -29,16 +30,36 @@ class TrainingError(RuntimeError):
     """The run cannot go on. One sentence: the step, the rows, the last good checkpoint."""
 
 
-class Method(Protocol):
+class Method:
     """What a method's file gives to the loop."""
+
+    __slots__ = ()
+
+    def look_ahead(self, trees: Iterable[TokenTree]) -> Iterable[tuple[TokenTree, Any]]:
+        """All micro-batches of this rank, of one step or of one evaluation, before any of them is computed with a gradient.
+
+        Gives each with what its loss has to know of more than itself: log-probs of a reference, say, or a mean over the whole step.
+        What is waited for here is the same on all ranks.
+        """
+        return ((tree, None) for tree in trees)
 
     def counts(self, tree: TokenTree) -> Mapping[str, float]:
         """Each loss term's count in `tree`, known before the forward. The loop adds them up over the whole step."""
-        ...
+        raise NotImplementedError
 
-    def loss_and_metrics(self, tree: TokenTree, outputs: TokenOutputs) -> LossOut:
-        """The only place where a batch meets `ops/`. A metric named "nll" gives the perplexity."""
-        ...
+    def loss_and_metrics(self, tree: TokenTree, outputs: Any, known: Any) -> LossOut:
+        """The only place where a batch meets `ops/`; `known` is from `look_ahead`. A metric named "nll" gives the perplexity."""
+        raise NotImplementedError
+
+    def after_step(self, step: int, totals: Totals) -> None:
+        """The weights have changed; `totals` are this rank's metrics of the step, total and count by name."""
+
+    def state(self) -> dict[str, Any]:
+        """What changes while training and is not the policy's, the same on every rank; JSON. Part of a checkpoint."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes back what `state` gave."""
 
 
 class Report(Protocol):

@@ -41,6 +41,8 @@ class Segment:
     """Where sampled: log-prob of each token under the policy that sampled it, at its temperature."""
     policy_version: int | None = None
     """Where sampled: the number of optimizer steps that policy had taken."""
+    label: bool | None = None
+    """Where a process reward model is taught: whether the step is right whose last token this is. Of a trained segment of one token."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "token_ids", np.asarray(self.token_ids, dtype=np.int32))
@@ -55,7 +57,11 @@ class Segment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Branch:
-    """One continuation of an example's prompt. ``label`` (KTO) and ``advantage`` (online methods) ride along."""
+    """One continuation of an example's prompt. ``label`` (KTO) and ``advantage`` (online methods) ride along.
+
+    Of a pair the first branch is the chosen one. Of an example of KTO the first has a label, and the second, without one, is a
+    completion of another prompt, by which KTO estimates how far the policy has gone from the reference.
+    """
 
     segments: tuple[Segment, ...]
     label: bool | None = None
@@ -81,8 +87,16 @@ class Example:
     """Made when the row or prompt is drawn. Nothing depends on the order of a sampler or on a reshape."""
     prompt: tuple[Segment, ...]
     branches: tuple[Branch, ...]
+    margin: float | None = None
+    """Of a pair: by how much the chosen branch is better, where the data says so."""
+    ref_logp: np.ndarray | None = None
+    """Log-prob of every target under the reference, where that is known: `[trained_tokens]`, of the prompt, then branch by branch."""
 
     def __post_init__(self) -> None:
+        if self.ref_logp is not None and len(self.ref_logp) != self.trained_tokens:
+            raise ValueError(
+                f"Example {self.group_id} has {self.trained_tokens} targets and {len(self.ref_logp)} log-probs of a reference."
+            )
         if not self.branches:
             raise ValueError(f"Example {self.group_id} has no branch; give at least one.")
         if len(self.branches) > 1 and any(segment.trained for segment in self.prompt):
@@ -139,9 +153,15 @@ class TokenTree:
     group_ids: tuple[str, ...]
     """E ids; `example_B` indexes them."""
     behaviour_logp_N: torch.Tensor | None = None
+    ref_logp_N: torch.Tensor | None = None
+    """Under the reference; None where it is not known yet."""
+    label_N: torch.Tensor | None = None
+    """int8: a step's label at its last token, 1 or 0, and -1 at other tokens; None where no token has one."""
     policy_version_B: torch.Tensor | None = None
     label_B: torch.Tensor | None = None
+    """int8: 1, 0, and -1 for a branch without a label; None where no branch has one."""
     advantage_B: torch.Tensor | None = None
+    margin_E: torch.Tensor | None = None
 
     @property
     def T(self) -> int:
@@ -159,6 +179,12 @@ class TokenTree:
     def B(self) -> int:
         return len(self.example_B)
 
+    @property
+    def pairs(self) -> torch.Tensor:
+        """For every example with two branches, which they are: `[P, 2]`, the chosen first. A rank's filler has none."""
+        first = (self.example_B[1:] == self.example_B[:-1]).nonzero()
+        return first + first.new_tensor([[0, 1]])
+
     def to(self, device: torch.device) -> TokenTree:
         """The same tree with its tensors on `device`."""
 
@@ -174,9 +200,12 @@ class TokenTree:
             branch_N=move(self.branch_N),
             example_B=move(self.example_B),
             behaviour_logp_N=move(self.behaviour_logp_N),
+            ref_logp_N=move(self.ref_logp_N),
+            label_N=move(self.label_N),
             policy_version_B=move(self.policy_version_B),
             label_B=move(self.label_B),
             advantage_B=move(self.advantage_B),
+            margin_E=move(self.margin_E),
         )
 
 

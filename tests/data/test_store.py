@@ -124,5 +124,5 @@ def test_another_version_is_not_read(tmp_path):
     written(tmp_path / "s")
     path = tmp_path / "s" / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 0}))
-    with pytest.raises(DataError, match=r"is a store of version 0, not 2\.$"):
+    with pytest.raises(DataError, match=r"is a store of version 0, not 3\.$"):
         ExampleStore.load(tmp_path / "s")

@@ -1,10 +1,12 @@
 """Token trees, worked by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from burnish.data.tree import build_tree, split_example
+from burnish.data.tree import build_tree, prune, split_example
 from burnish.types import Branch, Example, Node, Segment
 
 
@@ -68,9 +70,11 @@ def test_half_given_facts_are_refused():
     half = Branch(segments=(seg([1, 2, 3], behaviour_logp=[-1.0, -1.0, -1.0]), seg([4])))
     with pytest.raises(ValueError, match="1 of 3 trained tokens have no behaviour log-prob"):
         build_tree([Example(group_id="a", prompt=(), branches=(half,))])
-    labelled = Example(group_id="a", prompt=(), branches=(Branch(segments=(seg([1, 2]),), label=True), Branch(segments=(seg([1, 2]),))))
-    with pytest.raises(ValueError, match="1 of 2 branches have a label"):
-        build_tree([labelled])
+    known = Example(group_id="a", prompt=(), branches=(Branch(segments=(seg([1, 2]),)),), ref_logp=np.zeros(1))
+    with pytest.raises(ValueError, match="1 of 2 examples have log-probs of the reference"):
+        build_tree([known, replace(known, ref_logp=None)])
+    with pytest.raises(ValueError, match="Example a has 1 targets and 2 log-probs of a reference"):
+        replace(known, ref_logp=np.zeros(2))
     with pytest.raises(ValueError, match="trains on a prompt that its 2 branches share"):
         Example(group_id="a", prompt=(seg([1]),), branches=(Branch(segments=()), Branch(segments=())))
 
@@ -87,3 +91,56 @@ def test_a_large_group_is_split_and_repeats_its_prompt():
 def test_tensors_are_int64():
     tree = build_tree([Example(group_id="a", prompt=(), branches=(Branch(segments=(seg([1, 2]),)),))])
     assert {t.dtype for t in (tree.token_ids_T, tree.position_T, tree.index_N, tree.source_N, tree.branch_N)} == {torch.int64}
+
+
+PAIR = Example(
+    group_id="pair",
+    prompt=(seg([5, 6], False),),
+    branches=(Branch(segments=(seg([7, 8]),), label=True), Branch(segments=(seg([9]),))),
+    margin=0.5,
+    ref_logp=np.array([-1.0, -2.0, -3.0]),
+)
+LONE = Example(
+    group_id="lone",
+    prompt=(seg([1], False),),
+    branches=(Branch(segments=(seg([2, 3]), seg([4], label=False))),),
+    margin=1.0,
+    ref_logp=np.zeros(3),
+)
+
+
+def test_what_rides_along():
+    tree = build_tree([LONE, PAIR])
+    assert tree.label_B.tolist() == [-1, 1, -1]
+    assert tree.label_N.tolist() == [-1, -1, 0, -1, -1, -1]
+    assert tree.ref_logp_N.tolist() == [0, 0, 0, -1, -2, -3]
+    assert tree.margin_E.tolist() == [1.0, 0.5]
+    assert tree.pairs.tolist() == [[1, 2]]
+    assert build_tree([replace(LONE, ref_logp=None)]).pairs.tolist() == []
+
+
+def test_a_pruned_tree_is_the_tree_of_the_branches_kept():
+    tree = build_tree([PAIR, LONE, PAIR])
+    found = prune(tree, torch.tensor([True, False, True, False, True]))
+    kept = [replace(PAIR, branches=PAIR.branches[:1], ref_logp=PAIR.ref_logp[:2]), LONE]
+    kept.append(replace(PAIR, branches=PAIR.branches[1:], ref_logp=PAIR.ref_logp[2:]))
+    wanted = build_tree(kept)
+    for name in (
+        "token_ids_T",
+        "position_T",
+        "source_N",
+        "index_N",
+        "branch_N",
+        "example_B",
+        "ref_logp_N",
+        "label_B",
+        "margin_E",
+        "label_N",
+    ):
+        assert torch.equal(vars_of(found)[name], vars_of(wanted)[name]), name
+    # a prompt is a node of its own where it had two branches, and is read by the same tokens
+    assert [(n.start, n.end, n.parent) for n in found.nodes] == [(0, 2, -1), (2, 4, 0), (4, 8, -1), (8, 10, -1), (10, 11, 3)]
+
+
+def vars_of(tree):
+    return {name: getattr(tree, name) for name in tree.__slots__}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -26,16 +27,18 @@ SCHEMA = {
     "segment_length": "<i4",
     "segment_source": "|u1",  # index in SOURCES
     "segment_trained": "|b1",
+    "segment_label": "|i1",  # -1 for None
     "branch_segments": "<i4",
     "branch_label": "|i1",  # -1 for None
     "branch_advantage": "<f8",  # NaN for None
     "prompt_segments": "<i4",
     "branches": "<i4",
     "trained": "<i4",
+    "margin": "<f8",  # NaN for None
     "row": "<i8",
 }
 MANIFEST = "manifest.json"
-STORE_VERSION = 2
+STORE_VERSION = 3
 
 Piece = tuple[Sequence[int] | np.ndarray, int, bool]
 """A segment to be: token ids, index of its source in `SOURCES`, trained."""
@@ -48,8 +51,21 @@ class ColumnBuilder:
         self._ids: list[np.ndarray] = []
         self._cells: dict[str, list[float]] = {name: [] for name in SCHEMA if name != "tokens"}
 
-    def add(self, row: int, prompt: Sequence[Piece], branches: Sequence[Sequence[Piece]], trained: int) -> None:
-        """Adds an example of `row` with `trained` targets. Its labels and advantages are None; see `add_example`."""
+    def add(
+        self,
+        row: int,
+        prompt: Sequence[Piece],
+        branches: Sequence[Sequence[Piece]],
+        trained: int,
+        *,
+        labels: Sequence[int] | None = None,
+        segment_labels: Sequence[int] | None = None,
+        margin: float = math.nan,
+    ) -> None:
+        """Adds an example of `row` with `trained` targets.
+
+        `labels` has one entry for each branch and `segment_labels` one for each segment, the prompt's first: 1, 0, or -1 for none.
+        """
         cells = self._cells
         for ids, source, is_trained in (*prompt, *(piece for branch in branches for piece in branch)):
             self._ids.append(np.asarray(ids, dtype=np.int32))
@@ -57,28 +73,41 @@ class ColumnBuilder:
             cells["segment_source"].append(source)
             cells["segment_trained"].append(is_trained)
         cells["branch_segments"] += map(len, branches)
-        cells["branch_label"] += [-1] * len(branches)
+        cells["segment_label"] += segment_labels or [-1] * (len(prompt) + sum(map(len, branches)))
+        cells["branch_label"] += labels or [-1] * len(branches)
         cells["branch_advantage"] += [np.nan] * len(branches)
         cells["prompt_segments"].append(len(prompt))
         cells["branches"].append(len(branches))
         cells["trained"].append(trained)
+        cells["margin"].append(margin)
         cells["row"].append(row)
 
     def add_example(self, row: int, example: Example) -> None:
-        """Adds any example that was not sampled. Errors: DataError where it carries behaviour log-probs or policy versions."""
+        """Adds any example that was not sampled; log-probs of a reference stay behind. Errors: DataError where it carries behaviour log-probs."""
         parts = [example.prompt, *(branch.segments for branch in example.branches)]
         for segment in (segment for part in parts for segment in part):
             if segment.behaviour_logp is not None or segment.policy_version is not None:
                 raise DataError(f"Example {example.group_id} was sampled (it has behaviour log-probs); a store keeps data that was not.")
         prompt, *branches = [[(s.token_ids, SOURCES.index(s.source), s.trained) for s in part] for part in parts]
-        self.add(row, prompt, branches, example.trained_tokens)
+        self.add(
+            row,
+            prompt,
+            branches,
+            example.trained_tokens,
+            labels=[_or(b.label, -1) for b in example.branches],
+            segment_labels=[_or(s.label, -1) for part in parts for s in part],
+            margin=_or(example.margin, math.nan),
+        )
         count = len(branches)
-        self._cells["branch_label"][-count:] = [-1 if b.label is None else int(b.label) for b in example.branches]
-        self._cells["branch_advantage"][-count:] = [np.nan if b.advantage is None else b.advantage for b in example.branches]
+        self._cells["branch_advantage"][-count:] = [_or(b.advantage, math.nan) for b in example.branches]
 
     def columns(self) -> Columns:
         tokens = np.concatenate([np.empty(0, dtype=np.int32), *self._ids])
         return {"tokens": tokens} | {name: np.asarray(cells, dtype=SCHEMA[name]) for name, cells in self._cells.items()}
+
+
+def _or(value: float | None, absent: Any) -> Any:
+    return absent if value is None else value
 
 
 class ExampleStore:
@@ -126,12 +155,15 @@ class ExampleStore:
         first = int(self._segment_end[i - 1]) if i else 0
         last = int(self._segment_end[i])
         segments = [
-            Segment(token_ids=columns["tokens"][start:stop], source=SOURCES[source], trained=bool(trained))
-            for start, stop, source, trained in zip(
+            Segment(
+                token_ids=columns["tokens"][a:b], source=SOURCES[source], trained=bool(trained), label=None if label < 0 else bool(label)
+            )
+            for a, b, source, trained, label in zip(
                 self._token_end[first:last],
                 self._token_end[first + 1 : last + 1],
                 columns["segment_source"][first:last],
                 columns["segment_trained"][first:last],
+                columns["segment_label"][first:last],
                 strict=True,
             )
         ]
@@ -149,7 +181,8 @@ class ExampleStore:
             )
             at += count
         group_id = self._group_ids[i] if self._group_ids else f"{self.name}:{columns['row'][i]}"
-        return Example(group_id=group_id, prompt=prompt, branches=tuple(branches))
+        margin = float(columns["margin"][i])
+        return Example(group_id=group_id, prompt=prompt, branches=tuple(branches), margin=None if math.isnan(margin) else margin)
 
     def __iter__(self) -> Iterator[Example]:
         return (self[i] for i in range(len(self)))

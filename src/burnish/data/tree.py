@@ -21,6 +21,7 @@ class _Row:
     source: list[np.ndarray] = field(default_factory=list)
     branch: list[np.ndarray] = field(default_factory=list)
     behaviour: list[np.ndarray] = field(default_factory=list)
+    labels: list[np.ndarray] = field(default_factory=list)
     nodes: list[Node] = field(default_factory=list)
     length: int = 0
     branches: int = 0
@@ -45,6 +46,7 @@ class _Row:
             self.index.append(index[seen])
             self.source.append(source[seen])
             self.branch.append(np.full(seen.sum(), self.branches))
+            self.labels.append(np.full(seen.sum(), -1 if segment.label is None else segment.label, dtype=np.int8))
             logp = segment.behaviour_logp
             self.behaviour.append((np.full(len(segment), np.nan) if logp is None else np.asarray(logp, dtype=np.float64))[seen])
         self.ids.append(segment.token_ids)
@@ -55,7 +57,7 @@ def build_tree(examples: Sequence[Example]) -> TokenTree:
     """Lays `examples` out as one `TokenTree`, on the CPU.
 
     A prompt with one branch is a single root; with several, a root and its children; without a prompt, each branch is a
-    root. Raises ValueError when some but not all trained tokens carry behaviour log-probs, or only some branches a label.
+    root. Raises ValueError when some but not all trained tokens carry behaviour log-probs, or only some examples reference log-probs.
     """
     row, example_of = _Row(), []
     for number, example in enumerate(examples):
@@ -79,9 +81,12 @@ def build_tree(examples: Sequence[Example]) -> TokenTree:
         example_B=torch.tensor(example_of, dtype=torch.long),
         group_ids=tuple(e.group_id for e in examples),
         behaviour_logp_N=_behaviour(row),
+        ref_logp_N=_reference(examples),
+        label_N=_labels(np.concatenate(row.labels) if row.labels else np.zeros(0, dtype=np.int8)),
         policy_version_B=_versions(branches),
-        label_B=_per_branch([b.label for b in branches], "a label", torch.bool),
-        advantage_B=_per_branch([b.advantage for b in branches], "an advantage", torch.float32),
+        label_B=_labels(np.array([-1 if b.label is None else b.label for b in branches], dtype=np.int8)),
+        advantage_B=_all_or_none([b.advantage for b in branches], "branches have an advantage", torch.float32),
+        margin_E=_all_or_none([e.margin for e in examples], "examples have a margin", torch.float32),
     )
 
 
@@ -99,19 +104,76 @@ def _behaviour(row: _Row) -> torch.Tensor | None:
     return torch.from_numpy(logp.astype(np.float32))
 
 
+def _reference(examples: Sequence[Example]) -> torch.Tensor | None:
+    known = [e.ref_logp for e in examples if e.ref_logp is not None]
+    if not known:
+        return None
+    if len(known) != len(examples):
+        raise ValueError(f"{len(known)} of {len(examples)} examples have log-probs of the reference; give all of them or none.")
+    return torch.from_numpy(np.concatenate(known).astype(np.float32))
+
+
+def _labels(label: np.ndarray) -> torch.Tensor | None:
+    return torch.from_numpy(label) if (label >= 0).any() else None
+
+
 def _versions(branches: Sequence[Branch]) -> torch.Tensor | None:
     """The oldest policy that sampled a token of each branch."""
     versions = [min((s.policy_version for s in b.segments if s.policy_version is not None), default=None) for b in branches]
-    return _per_branch(versions, "a policy version", torch.long)
+    return _all_or_none(versions, "branches have a policy version", torch.long)
 
 
-def _per_branch(values: Sequence[float | None], what: str, dtype: torch.dtype) -> torch.Tensor | None:
+def _all_or_none(values: Sequence[float | None], what: str, dtype: torch.dtype) -> torch.Tensor | None:
     given = [v for v in values if v is not None]
     if not given:
         return None
     if len(given) != len(values):
-        raise ValueError(f"{len(given)} of {len(values)} branches have {what}; give all of them one or none.")
+        raise ValueError(f"{len(given)} of {len(values)} {what}; give all of them one or none.")
     return torch.tensor(given, dtype=dtype)
+
+
+def prune(tree: TokenTree, kept_B: torch.Tensor) -> TokenTree:
+    """The tree without the branches that `kept_B` (bool, `[B]`) leaves out, and without the tokens that no other branch needs.
+
+    Every branch has to hold a target, or to be left out; the examples stay, in their order.
+    """
+    inside = torch.zeros(len(tree.nodes), dtype=torch.bool)
+    starts = torch.tensor([node.start for node in tree.nodes])
+    targets = kept_B[tree.branch_N]
+    inside[torch.searchsorted(starts, tree.index_N[targets].cpu(), right=True) - 1] = True
+    for i in reversed(range(len(tree.nodes))):
+        if inside[i] and tree.nodes[i].parent >= 0:
+            inside[tree.nodes[i].parent] = True
+    number, nodes, runs, length = {-1: -1}, list[Node](), [], 0
+    for i, node in enumerate(tree.nodes):
+        if inside[i]:
+            number[i] = len(nodes)
+            nodes.append(Node(start=length, end=length + node.end - node.start, parent=number[node.parent]))
+            runs.append(torch.arange(node.start, node.end))
+            length = nodes[-1].end
+    device = tree.token_ids_T.device
+    kept_T = torch.cat(runs).to(device) if runs else torch.zeros(0, dtype=torch.long, device=device)
+    place_T = torch.full((tree.T,), -1, device=device).index_copy_(0, kept_T, torch.arange(len(kept_T), device=device))
+
+    def of(value: torch.Tensor | None, kept: torch.Tensor) -> torch.Tensor | None:
+        return None if value is None else value[kept]
+
+    return replace(
+        tree,
+        token_ids_T=tree.token_ids_T[kept_T],
+        position_T=tree.position_T[kept_T],
+        nodes=tuple(nodes),
+        index_N=place_T[tree.index_N[targets]],
+        source_N=place_T[tree.source_N[targets]],
+        branch_N=(kept_B.cumsum(0) - 1)[tree.branch_N[targets]],
+        example_B=tree.example_B[kept_B],
+        behaviour_logp_N=of(tree.behaviour_logp_N, targets),
+        ref_logp_N=of(tree.ref_logp_N, targets),
+        label_N=of(tree.label_N, targets),
+        policy_version_B=of(tree.policy_version_B, kept_B),
+        label_B=of(tree.label_B, kept_B),
+        advantage_B=of(tree.advantage_B, kept_B),
+    )
 
 
 def split_example(example: Example, max_tokens: int) -> list[Example]:

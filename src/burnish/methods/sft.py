@@ -25,6 +25,7 @@ from burnish.data.formats import Format
 from burnish.data.prepare import PrepareOptions
 from burnish.models.load import stop_token_ids
 from burnish.ops.likelihood import dft_loss, nll_loss
+from burnish.run import Method
 from burnish.trainer import Trainer
 from burnish.types import LossOut, Sum, TokenOutputs, TokenTree
 
@@ -46,7 +47,7 @@ def prepare_options(args: SFTConfig, row_format: Format, formatting_func: Callab
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SFT:
+class SFT(Method):
     """The method as the loop sees it."""
 
     args: SFTConfig
@@ -55,7 +56,7 @@ class SFT:
     def counts(self, tree: TokenTree) -> Mapping[str, float]:
         return {"loss": tree.N, "aux": _routed(tree)} if self.aux_loss_coef else {"loss": tree.N}
 
-    def loss_and_metrics(self, tree: TokenTree, outputs: TokenOutputs) -> LossOut:
+    def loss_and_metrics(self, tree: TokenTree, outputs: TokenOutputs, known: None) -> LossOut:
         return loss_and_metrics(tree, outputs, self.args, aux_loss_coef=self.aux_loss_coef)
 
 

@@ -56,7 +56,7 @@ class ProFit(sft.SFT):
 
     args: ProFitConfig
 
-    def loss_and_metrics(self, tree: TokenTree, outputs: TokenOutputs) -> LossOut:
+    def loss_and_metrics(self, tree: TokenTree, outputs: TokenOutputs, known: None) -> LossOut:
         return loss_and_metrics(tree, outputs, self.args, aux_loss_coef=self.aux_loss_coef)
 
 
