@@ -94,9 +94,7 @@ class Example:
 
     def __post_init__(self) -> None:
         if self.ref_logp is not None and len(self.ref_logp) != self.trained_tokens:
-            raise ValueError(
-                f"Example {self.group_id} has {self.trained_tokens} targets and {len(self.ref_logp)} log-probs of a reference."
-            )
+            raise ValueError(f"Example {self.group_id} has {self.trained_tokens} targets and {len(self.ref_logp)} reference log-probs.")
         if not self.branches:
             raise ValueError(f"Example {self.group_id} has no branch; give at least one.")
         if len(self.branches) > 1 and any(segment.trained for segment in self.prompt):

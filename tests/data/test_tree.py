@@ -73,7 +73,7 @@ def test_half_given_facts_are_refused():
     known = Example(group_id="a", prompt=(), branches=(Branch(segments=(seg([1, 2]),)),), ref_logp=np.zeros(1))
     with pytest.raises(ValueError, match="1 of 2 examples have log-probs of the reference"):
         build_tree([known, replace(known, ref_logp=None)])
-    with pytest.raises(ValueError, match="Example a has 1 targets and 2 log-probs of a reference"):
+    with pytest.raises(ValueError, match="Example a has 1 targets and 2 reference log-probs"):
         replace(known, ref_logp=np.zeros(2))
     with pytest.raises(ValueError, match="trains on a prompt that its 2 branches share"):
         Example(group_id="a", prompt=(seg([1]),), branches=(Branch(segments=()), Branch(segments=())))

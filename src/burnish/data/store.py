@@ -83,7 +83,7 @@ class ColumnBuilder:
         cells["row"].append(row)
 
     def add_example(self, row: int, example: Example) -> None:
-        """Adds any example that was not sampled, without log-probs of a reference. Errors: DataError where it carries behaviour log-probs."""
+        """Adds any example that was not sampled, without reference log-probs. Errors: DataError where it carries behaviour log-probs."""
         parts = [example.prompt, *(branch.segments for branch in example.branches)]
         for segment in (segment for part in parts for segment in part):
             if segment.behaviour_logp is not None or segment.policy_version is not None:

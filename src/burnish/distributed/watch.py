@@ -103,7 +103,7 @@ class Watch:
         return self.verdict
 
     def _launcher_sees_cause(self) -> bool:
-        """A rank that is gone is on this machine: whoever started both knows what it died of, and should not show this one's error first."""
+        """A rank that is gone is on this machine: whoever started both knows what it died of, and should show that."""
         here = processes()
         first = here.rank - here.local_rank
         return self.verdict is not None and any(first <= rank < first + here.local_world_size for rank in self.verdict.gone)
