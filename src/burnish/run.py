@@ -58,8 +58,12 @@ class Method:
         """What changes while training and is not the policy's, the same on every rank; JSON. Part of a checkpoint."""
         return {}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Takes back what `state` gave."""
+    def tensors(self) -> dict[str, Tensor]:
+        """Likewise, in whole tensors: a reference that follows the policy. Called on every rank."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Takes back what `state` and `tensors` gave."""
 
 
 class Report(Protocol):

@@ -216,6 +216,8 @@ class TokenOutputs:
     """In nats, of the whole next-token distribution; None where it was not asked for."""
     top1_N: torch.Tensor | None = None
     """1.0 where the target is the most likely token."""
+    log_sum_sq_N: torch.Tensor | None = None
+    """``log Σ_v p(v)²`` of the whole next-token distribution, without gradient; None where it was not asked for."""
     aux_loss: torch.Tensor | None = None
     """A mixture-of-experts model's load-balancing loss for the tree, where asked for."""
 

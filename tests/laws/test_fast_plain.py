@@ -57,12 +57,13 @@ def test_chunked_head(chunk_rows, use):
         inputs, weights, bias, targets = parts(options)
         leaves = [*inputs, *weights, *([bias] if bias is not None else [])]
         head = Head(inputs=inputs, weights=weights, bias=bias, **{name: options[name] for name in ("scale", "softcap", "temperature")})
-        fast = chunked_logprobs(head, targets, chunk_rows=chunk_rows)
-        slow = dense_logprobs(plain(inputs, weights, bias, options), targets)
+        fast = chunked_logprobs(head, targets, chunk_rows=chunk_rows, sum_sq=True)
+        slow = dense_logprobs(plain(inputs, weights, bias, options), targets, sum_sq=True)
         for one, other in zip(fast, slow, strict=True):
             assert one.shape == (options["n"],)
             torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
         assert not fast[2].requires_grad
+        assert not fast[3].requires_grad
         found = torch.autograd.grad(loss_of(*fast[:2], use), leaves)
         wanted = torch.autograd.grad(loss_of(*slow[:2], use), leaves)
         for one, other in zip(found, wanted, strict=True):
@@ -72,7 +73,7 @@ def test_chunked_head(chunk_rows, use):
 def test_dense_log_probs_are_the_textbook_ones():
     """Logits [0, log 3]: p = 1/4, 3/4; H = log 4 - 3/4 log 3 = 0.5623 nats."""
     logits = torch.tensor([[1.0, 3.0]], dtype=torch.float64).log()
-    logp, entropy, top1 = dense_logprobs(logits.expand(2, 2), torch.tensor([0, 1]))
+    logp, entropy, top1, _ = dense_logprobs(logits.expand(2, 2), torch.tensor([0, 1]))
     assert logp.exp().tolist() == pytest.approx([0.25, 0.75])
     assert entropy.tolist() == pytest.approx([0.5623351446188083] * 2)
     assert top1.tolist() == [0.0, 1.0]
@@ -103,7 +104,7 @@ def test_bfloat16_is_as_exact_as_its_inputs():
     """Logits and sums are float32: against float64 on the same rounded inputs the log-probs differ by their matmul's rounding only."""
     options = {"n": 64, "bias": True, "factors": 1}
     inputs, weights, bias, targets = parts(options, torch.bfloat16)
-    logp, entropy, _ = chunked_logprobs(Head(inputs=inputs, weights=weights, bias=bias), targets)
+    logp, entropy, *_ = chunked_logprobs(Head(inputs=inputs, weights=weights, bias=bias), targets)
     exact = dense_logprobs(inputs[0].double() @ weights[0].double().t() + bias.double(), targets)
     assert logp.dtype == entropy.dtype == torch.float32
     assert (logp.double() - exact[0]).abs().max() < 0.05

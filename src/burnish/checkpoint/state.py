@@ -2,7 +2,7 @@
 
 A checkpoint folder holds the model (or its adapters) and the tokenizer as `save_pretrained` writes them, and beside them
 `other_tensors.safetensors` (`weights.py`), `optimizer/` and `optimizer.pt` (`optimizer_state.py`), `scheduler.pt`,
-`random-<rank>.pt`, `trainer_state.json` (as transformers has it, callbacks included) and `loop_state.json` (cursor, meters,
+`random-<rank>.pt`, `method.safetensors` (tensors that the method keeps beside the policy's), `trainer_state.json` (as transformers has it, callbacks included) and `loop_state.json` (cursor, meters,
 metrics_offset and its hash, stop flags). It is the same whether one process wrote it or many, and any number of them continues it.
 """
 
@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import nn
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from burnish.checkpoint.files import CheckpointError
 from burnish.checkpoint.optimizer_state import TENSORS, Parts, load_object, load_optimizer, save_object, take_apart
@@ -31,6 +32,9 @@ from burnish.ops.reduce import Totals, add
 __all__ = ["TrainState", "TrainerControl", "TrainerState", "random_state", "set_random_state"]
 
 
+METHOD = "method.safetensors"
+
+
 @runtime_checkable
 class ExportableState(Protocol):
     """What `transformers.trainer_callback.ExportableState` asks of a callback that has something to remember."""
@@ -39,6 +43,14 @@ class ExportableState(Protocol):
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Any: ...
+
+
+class Remembering(Protocol):
+    """A method with something to remember beside the policy: `run.Method` says what each of these is."""
+
+    def state(self) -> dict[str, Any]: ...
+    def tensors(self) -> dict[str, Tensor]: ...
+    def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None: ...
 
 
 @dataclass(kw_only=True)
@@ -68,6 +80,7 @@ class TrainState:
     """Those that are an `ExportableState` are saved, and restored in place."""
     processing_class: Any = None
     """Tokenizer or processor, saved beside the model so that the folder is complete; not loaded."""
+    method: Remembering | None = None
 
     def snapshot(self, here: Launch, *, copy: bool = False) -> Snapshot:
         """What a checkpoint holds; call on every rank. `copy`: in the CPU's memory, so that training may go on while it is written.
@@ -84,7 +97,9 @@ class TrainState:
             "metrics_sha256": self.metrics_sha256,
             "should_training_stop": self.control.should_training_stop,
             "should_epoch_stop": self.control.should_epoch_stop,
+            "method": self.method.state() if self.method else {},
         }
+        tensors = self.method.tensors() if self.method else {}
         objects = {f"random-{rank}": state for rank, state in enumerate(random_states)}
         if self.scheduler is not None:
             objects["scheduler"] = deepcopy(self.scheduler.state_dict())
@@ -93,6 +108,7 @@ class TrainState:
             weights=gather_weights(self.model, here, copy=copy),
             optimizer=take_apart(self.optimizer, copy=copy),
             objects=objects,
+            tensors={name: tensor.to("cpu", copy=copy) for name, tensor in tensors.items()} if here.main else {},
             texts={"trainer_state.json": self.trainer.to_json(), "loop_state.json": json.dumps(loop_state, indent=2) + "\n"},
             processing_class=self.processing_class,
             owners={"optimizer": type(self.optimizer).__name__, "scheduler": type(self.scheduler).__name__},
@@ -121,6 +137,9 @@ class TrainState:
         self.metrics_offset = loop_state["metrics_offset"]
         self.control.should_training_stop = loop_state["should_training_stop"]
         self.control.should_epoch_stop = loop_state["should_epoch_stop"]
+        if self.method is not None:
+            path = folder / METHOD
+            self.method.restore(loop_state["method"], load_file(path) if path.exists() else {})
         notes = _restore_callbacks(self.callbacks, self.trainer.stateful_callbacks)
         return (*self._restore_random(folder, here), *notes)
 
@@ -146,6 +165,8 @@ class Snapshot:
     optimizer: Parts
     objects: Mapping[str, Any]
     """Name → what goes into `<name>.pt`."""
+    tensors: Mapping[str, Tensor]
+    """The method's own."""
     texts: Mapping[str, str]
     processing_class: Any
     owners: Mapping[str, str]
@@ -166,6 +187,8 @@ class Snapshot:
             self.processing_class.save_pretrained(folder)
         for name, value in {"optimizer": self.optimizer.skeleton, **self.objects}.items():
             save_object(value, folder / f"{name}.pt", self.owners.get(name, "the random generators"))
+        if self.tensors:
+            save_file({name: tensor.contiguous() for name, tensor in self.tensors.items()}, folder / METHOD)
         for name, text in self.texts.items():
             (folder / name).write_text(text, encoding="utf-8")
 

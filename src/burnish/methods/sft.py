@@ -24,6 +24,8 @@ from burnish.data.dataset import Dataset, formats_of
 from burnish.data.formats import Format
 from burnish.data.prepare import PrepareOptions
 from burnish.models.load import stop_token_ids
+from burnish.models.start import Started
+from burnish.ops.balance import routed, with_balance
 from burnish.ops.likelihood import dft_loss, nll_loss
 from burnish.run import Method
 from burnish.trainer import Trainer
@@ -54,7 +56,7 @@ class SFT(Method):
     aux_loss_coef: float = 0.0
 
     def counts(self, tree: TokenTree) -> Mapping[str, float]:
-        return {"loss": tree.N, "aux": _routed(tree)} if self.aux_loss_coef else {"loss": tree.N}
+        return {"loss": tree.N, "aux": routed(tree)} if self.aux_loss_coef else {"loss": tree.N}
 
     def loss_and_metrics(self, tree: TokenTree, outputs: TokenOutputs, known: None) -> LossOut:
         return loss_and_metrics(tree, outputs, self.args, aux_loss_coef=self.aux_loss_coef)
@@ -69,16 +71,7 @@ def loss_and_metrics(tree: TokenTree, outputs: TokenOutputs, args: SFTConfig, *,
         metrics["entropy"] = Sum(total=outputs.entropy_N.detach().sum(), count=count)
     if outputs.top1_N is not None:
         metrics["mean_token_accuracy"] = Sum(total=outputs.top1_N.sum(), count=count)
-    if aux_loss_coef and outputs.aux_loss is not None:
-        # a mean over tokens of each tree's own balance: the one term that depends on how a step is cut in micro-batches
-        terms["aux"] = Sum(total=aux_loss_coef * outputs.aux_loss * _routed(tree), count=_routed(tree))
-        metrics["aux_loss"] = Sum(total=outputs.aux_loss.detach() * _routed(tree), count=_routed(tree))
-    return LossOut(terms=terms, metrics=metrics)
-
-
-def _routed(tree: TokenTree) -> float:
-    """Tokens that the balancing loss is about: none of a tree without targets, which only fills a rank's time."""
-    return float(tree.T if tree.N else 0)
+    return with_balance(LossOut(terms=terms, metrics=metrics), tree, outputs, aux_loss_coef)
 
 
 class SFTTrainer(Trainer[SFTConfig]):
@@ -86,8 +79,8 @@ class SFTTrainer(Trainer[SFTConfig]):
 
     config_class = SFTConfig
 
-    def method(self, aux_loss_coef: float) -> SFT:
-        return SFT(args=self.args, aux_loss_coef=aux_loss_coef)
+    def method(self, started: Started) -> SFT:
+        return SFT(args=self.args, aux_loss_coef=started.aux_loss_coef)
 
     def formats(self, dataset: Dataset) -> tuple[Format, ...]:
         return formats_of(dataset, text_field=self.args.dataset_text_field, has_formatting_func=self.formatting_func is not None)

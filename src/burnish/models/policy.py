@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from burnish.models.attention import tree_layout
 from burnish.models.head import head_of
-from burnish.ops.logprobs import chunked_logprobs, dense_logprobs
+from burnish.ops.logprobs import Read, chunked_logprobs, dense_logprobs
 from burnish.types import TokenOutputs, TokenTree
 
 
@@ -32,7 +32,7 @@ class Policy(nn.Module):
     """Wraps a causal model (or a PEFT model); `forward(tree)` gives `TokenOutputs` for its N trained tokens.
 
     `compute_dtype` other than the weights' own runs the model under autocast. `aux_loss` asks a mixture-of-experts
-    model for its load-balancing loss.
+    model for its load-balancing loss, `sum_sq` the head for ``log Σ p²``.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class Policy(nn.Module):
         temperature: float = 1.0,
         compute_dtype: torch.dtype | None = None,
         aux_loss: bool = False,
+        sum_sq: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
@@ -50,6 +51,7 @@ class Policy(nn.Module):
         self.temperature = temperature
         self.compute_dtype = compute_dtype
         self.aux_loss = aux_loss
+        self.sum_sq = sum_sq
 
     @property
     def causal_model(self) -> Any:
@@ -80,15 +82,15 @@ class Policy(nn.Module):
     def _whole(self, tree: TokenTree) -> TokenOutputs:
         with tree_layout(tree, self.paths.backend):
             out = self._backbone(tree.token_ids_T, tree.position_T)
-        logp, entropy, top1 = self._chunked(out.last_hidden_state[0][tree.source_N], tree.target_N)
-        return TokenOutputs(logp_N=logp, entropy_N=entropy, top1_N=top1, aux_loss=self._aux_loss(out))
+        logp, entropy, top1, sum_sq = self._chunked(out.last_hidden_state[0][tree.source_N], tree.target_N)
+        return TokenOutputs(logp_N=logp, entropy_N=entropy, top1_N=top1, log_sum_sq_N=sum_sq, aux_loss=self._aux_loss(out))
 
     def _backbone(self, token_ids: Tensor, positions: Tensor) -> Any:
         more = {"output_router_logits": True} if self.aux_loss else {}
         return self.causal_model.base_model(input_ids=token_ids[None], position_ids=positions[None], use_cache=False, **more)
 
-    def _chunked(self, hidden_N: Tensor, target_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return chunked_logprobs(head_of(self.causal_model, hidden_N, temperature=self.temperature), target_N)
+    def _chunked(self, hidden_N: Tensor, target_N: Tensor) -> Read:
+        return chunked_logprobs(head_of(self.causal_model, hidden_N, temperature=self.temperature), target_N, sum_sq=self.sum_sq)
 
     def _by_branch(self, tree: TokenTree) -> TokenOutputs:
         """Runs the path to every node that holds a target, each alone. A target's source may be its parent's last token."""
@@ -109,16 +111,19 @@ class Policy(nn.Module):
                 aux.append(loss * len(flat))
                 tokens += len(flat)
         back = torch.cat(order).argsort()
-        logp, entropy, top1 = (torch.cat(column)[back] for column in zip(*parts, strict=True))
-        return TokenOutputs(logp_N=logp, entropy_N=entropy, top1_N=top1, aux_loss=torch.stack(aux).sum() / tokens if aux else None)
+        columns = ([x for x in column if x is not None] for column in zip(*parts, strict=True))
+        logp, entropy, top1, sum_sq = (torch.cat(column)[back] if column else None for column in columns)
+        loss = torch.stack(aux).sum() / tokens if aux else None
+        assert logp is not None
+        return TokenOutputs(logp_N=logp, entropy_N=entropy, top1_N=top1, log_sum_sq_N=sum_sq, aux_loss=loss)
 
-    def _branch(self, ids: Tensor, positions: Tensor, source: Tensor, target: Tensor) -> tuple[Any, tuple[Tensor, Tensor, Tensor]]:
+    def _branch(self, ids: Tensor, positions: Tensor, source: Tensor, target: Tensor) -> tuple[Any, Read]:
         if self.paths.head == "chunked":
             out = self._backbone(ids, positions)
             return out, self._chunked(out.last_hidden_state[0][source], target)
         more = {"output_router_logits": True} if self.aux_loss else {}
         out = self.causal_model(input_ids=ids[None], use_cache=False, **more)
-        return out, dense_logprobs(out.logits[0][source] / self.temperature, target)
+        return out, dense_logprobs(out.logits[0][source] / self.temperature, target, sum_sq=self.sum_sq)
 
     def _aux_loss(self, out: Any) -> Tensor | None:
         """Switch Transformer's load-balancing loss (Fedus et al. 2021, eq. 4), as the model's own module computes it."""

@@ -19,6 +19,7 @@ from burnish.models.lora import add_adapter, lora_config
 from burnish.models.memory import device_memory, give_back_freed_blocks
 from burnish.models.policy import Policy
 from burnish.models.probe import probe
+from burnish.models.reference import Reference, WantedReference, before_sharding, make_reference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,8 @@ class Started:
     """Sentences for the user: dtypes and why, what is trained, what the probe found."""
     aux_loss_coef: float
     """Weight of a mixture-of-experts model's balancing loss; 0 where there is none."""
+    reference: Reference | None = None
+    """Where one was wanted."""
 
 
 def start_policy(
@@ -40,8 +43,11 @@ def start_policy(
     tokenizer: Any,
     here: Launch,
     observe: Callable[[Policy], None],
+    *,
+    reference: WantedReference | None = None,
 ) -> Started:
-    """Loads (or takes) the model, adds the adapter, sets dropout and checkpointing, spreads it over all processes and probes it.
+    """Loads (or takes) the model, adds the adapter, sets dropout and checkpointing, spreads it over all processes and probes it;
+    and the same for its reference.
 
     Where it is sharded it waits on the CPU until its layers are, one after another, and only so many ranks of a machine hold
     all of it at once as its memory allows. `observe` sees the policy before it is sharded and probed. Raises ModelError.
@@ -52,11 +58,14 @@ def start_policy(
     mesh = None if sharding is None else make_mesh(here, sharding)
     named = isinstance(model, str | Path)
     with in_turn(here, _at_once(config, here) if named and mesh else here.local_world_size):
+        place = here.device if mesh is None else torch.device("cpu")
         if named:
-            loaded = load_model(config, here.device if mesh is None else torch.device("cpu"))
+            loaded = load_model(config, place)
         else:
             loaded = model.to(here.device) if mesh is None else model
-        loaded = _dressed(loaded, config, args, peft_config, tokenizer)
+        identity = "" if reference is None else reference.identify(loaded)
+        adapter = peft_config or lora_config(config)
+        loaded = _dressed(loaded, config, args, adapter, tokenizer)
         if mesh is not None and not named:
             same_everywhere(loaded, here)
         coefficient = _aux_loss_coef(loaded.config.get_text_config().to_dict(), args, str(config.model_name_or_path))
@@ -65,11 +74,20 @@ def start_policy(
         if args.gradient_checkpointing:
             policy.causal_model.gradient_checkpointing_enable({"use_reentrant": False})
         observe(policy)
+        plain, own = adapter is not None and _begins_as_its_base(adapter), None
+        if reference is not None:
+            own = before_sharding(policy, reference, lambda name: load_model(_of_reference(config, name), place))
+            identity = reference.identify(own.model) if own is not None else identity if plain else reference.identify(loaded)
         total, trained = (sum(p.numel() for p in loaded.parameters() if p.requires_grad or every) for every in (True, False))
         mixed = sharding is not None and compute is not next(loaded.parameters()).dtype
         if sharding is not None and mesh is not None:
-            shard(policy, here, replace(sharding, compute_dtype=compute if mixed else None), mesh)
-    found = probe(policy, wanted=config.attn_implementation, mixed=mixed, device=here.device)
+            for one in filter(None, (policy, own)):
+                shard(one, here, replace(sharding, compute_dtype=compute if mixed else None), mesh)
+        elif own is not None:
+            own.to(here.device)
+    found, *of_reference = (
+        probe(one, wanted=config.attn_implementation, mixed=mixed, device=here.device) for one in filter(None, (policy, own))
+    )
     name = type(policy.causal_model).__name__
     if mesh is not None and found.paths.attention == "branches":
         raise ModelError(f"{name} runs branch by branch, as often as each rank's rows ask for, which shards do not allow; use fsdp='no'.")
@@ -82,7 +100,21 @@ def start_policy(
     if args.fsdp != "no" and mesh is None:
         messages.append(f"fsdp={args.fsdp!r} has nothing to shard over: this is the only process.")
     wrapped = policy if mesh is not None else copied(policy, here)
-    return Started(policy=policy, wrapped=wrapped, messages=tuple(messages), aux_loss_coef=coefficient)
+    made = None
+    if reference is not None:
+        messages += [f"Reference: {message}" for one in of_reference for message in one.messages]
+        made = make_reference(policy, own, reference, identity=f"{identity} {compute}", new_adapter=plain)
+    return Started(policy=policy, wrapped=wrapped, messages=tuple(messages), aux_loss_coef=coefficient, reference=made)
+
+
+def _begins_as_its_base(adapter: Any) -> bool:
+    """Whether a new adapter changes nothing before it is trained, neither by itself nor in the base."""
+    return vars(adapter).get("init_lora_weights") in (True, "gaussian")
+
+
+def _of_reference(config: ModelConfig, name: str) -> ModelConfig:
+    """The options under which a reference is loaded by name: the policy's, without its adapter."""
+    return replace(config, model_name_or_path=name, model_revision="main", adapter_name_or_path=None, use_peft=False)
 
 
 def _dressed(loaded: Any, config: ModelConfig, args: TrainConfig, peft_config: Any | None, tokenizer: Any) -> Any:
@@ -93,7 +125,6 @@ def _dressed(loaded: Any, config: ModelConfig, args: TrainConfig, peft_config: A
             f"The tokenizer has {len(tokenizer):,} tokens and the embedding of {config.model_name_or_path or 'the model'} {rows:,}; "
             "give the model's own tokenizer, or a model after resize_token_embeddings."
         )
-    peft_config = peft_config or lora_config(config)
     if peft_config is not None:
         loaded = add_adapter(loaded, peft_config)
     if args.disable_dropout:

@@ -27,7 +27,7 @@ from burnish.models.head import head_of
 from burnish.models.optimizer import from_config
 from burnish.models.policy import Policy
 from burnish.ops.likelihood import nll_loss
-from burnish.ops.logprobs import CHUNK_ELEMENTS, chunked_logprobs
+from burnish.ops.logprobs import CHUNK_ELEMENTS, Read, chunked_logprobs
 from burnish.types import Node, TokenOutputs, TokenTree
 
 QUANTIZED = ("Params4bit", "Int8Params")
@@ -122,10 +122,10 @@ class _Watched(Policy):
         """Every row is a root, so that which targets are whose need not be looked up."""
         ends, source = [node.end for node in tree.nodes], tree.source_N
         runs = [self._branch(i, i, s, s) for i, s in zip(tree.token_ids_T.tensor_split(ends[:-1]), source.chunk(len(ends)), strict=True)]
-        logp, entropy, top1 = (torch.cat(column) for column in zip(*(result for _, result in runs), strict=True))
+        logp, entropy, top1 = (torch.cat(column) for column in zip(*(result[:3] for _, result in runs), strict=True))
         return TokenOutputs(logp_N=logp, entropy_N=entropy, top1_N=top1, aux_loss=None)
 
-    def _chunked(self, hidden_N: Tensor, target_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _chunked(self, hidden_N: Tensor, target_N: Tensor) -> Read:
         self.saved = self.ledger.enter("head")
         if hidden_N.requires_grad:
             hidden_N.register_hook(lambda _: self.ledger.enter("layers") and None)

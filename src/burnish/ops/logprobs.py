@@ -43,6 +43,7 @@ class _Shape:
     temperature: float
     rows: int
     has_bias: bool = field(default=False)
+    sum_sq: bool = field(default=False)
 
 
 def _buffers(targets: Tensor, weights: Sequence[Tensor], shape: _Shape) -> tuple[Tensor, Tensor]:
@@ -84,7 +85,7 @@ def _chunks(n: int, rows: int) -> Iterator[slice]:
 
 
 class _ChunkedLogprobs(torch.autograd.Function):
-    """(targets [N], shape, bias, *inputs, *weights) -> (logp [N], entropy [N], top1 [N])."""
+    """(targets [N], shape, bias, *inputs, *weights) -> (logp [N], entropy [N], top1 [N], log Σ p² [N], where asked for)."""
 
     @staticmethod
     def forward(ctx, targets, shape, bias, *factors):
@@ -92,6 +93,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
         inputs, weights = factors[:half], factors[half:]
         dtype = torch.promote_types(inputs[0].dtype, torch.float32)
         logp, lse, entropy, top1 = (torch.empty(len(targets), dtype=dtype, device=targets.device) for _ in range(4))
+        sum_sq = torch.empty(len(targets) if shape.sum_sq else 0, dtype=dtype, device=targets.device)
         buffer, scratch = _buffers(targets, weights, shape)
         for s in _chunks(len(targets), shape.rows):
             z = _logits([x[s] for x in inputs], weights, bias, shape, buffer)
@@ -102,14 +104,16 @@ class _ChunkedLogprobs(torch.autograd.Function):
             logp[s] = chosen - lse[s]
             top1[s] = (chosen >= highest).to(dtype)
             entropy[s] = lse[s] - torch.linalg.vecdot(p, z) / total
+            if shape.sum_sq:
+                sum_sq[s] = torch.linalg.vecdot(p, p).log() - 2 * total.log()
         ctx.save_for_backward(targets, lse, entropy, *((bias,) if shape.has_bias else ()), *factors)
         ctx.shape = shape
-        ctx.mark_non_differentiable(top1)
+        ctx.mark_non_differentiable(top1, sum_sq)
         ctx.set_materialize_grads(False)
-        return logp, entropy, top1
+        return logp, entropy, top1, sum_sq
 
     @staticmethod
-    def backward(ctx, grad_logp, grad_entropy, _):
+    def backward(ctx, grad_logp, grad_entropy, *_):
         if grad_logp is None and grad_entropy is None:
             return (None,) * len(ctx.needs_input_grad)
         targets, lse, entropy, *factors = ctx.saved_tensors
@@ -161,11 +165,16 @@ def _accumulate(grads: list[Tensor | None], d: Tensor, inputs: Sequence[Tensor],
             grad_w += d.t() @ x[s]
 
 
-def chunked_logprobs(head: Head, targets: Tensor, *, chunk_rows: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-prob of each target, entropy of its distribution (nats), and 1.0 where the target is the most likely token.
+Read = tuple[Tensor, Tensor, Tensor, Tensor | None]
+"""Log-prob of each target, entropy of its distribution (nats), 1.0 where the target is the most likely token, and ``log Σ_v p(v)²``,
+without gradient, where that is asked for: `[N]` each, in float32 at least."""
 
-    `targets` is `[N]` (int64); each result is `[N]`, in float32 at least. Gradients flow from log-prob and entropy to
-    every input, weight and bias that asks for one. `chunk_rows` bounds the rows projected at once (default: by device).
+
+def chunked_logprobs(head: Head, targets: Tensor, *, chunk_rows: int | None = None, sum_sq: bool = False) -> Read:
+    """What `head` says of each target, a chunk of rows at a time.
+
+    `targets` is `[N]` (int64). Gradients flow from log-prob and entropy to every input, weight and bias that asks for one.
+    `chunk_rows` bounds the rows projected at once (default: by device); `sum_sq` asks for ``log Σ_v p(v)²``.
 
     Raises ValueError when a temperature is not positive or the head's parts disagree in length.
     """
@@ -175,17 +184,19 @@ def chunked_logprobs(head: Head, targets: Tensor, *, chunk_rows: int | None = No
         raise ValueError(f"The head has inputs of {[len(x) for x in head.inputs]} rows for {len(targets)} targets; give one row for each.")
     vocabulary = len(head.weights[0])
     rows = chunk_rows or max(1, CHUNK_ELEMENTS.get(targets.device.type, 2**26) // vocabulary)
-    shape = _Shape(head.scale, head.softcap, head.temperature, rows, head.bias is not None)
+    shape = _Shape(head.scale, head.softcap, head.temperature, rows, head.bias is not None, sum_sq)
     dtype = head.inputs[0].dtype
     weights = [w.to(dtype) for w in head.weights]
     inputs = [x.to(dtype) for x in head.inputs]
     with torch.autocast(targets.device.type, enabled=False):
-        return _ChunkedLogprobs.apply(targets, shape, head.bias, *inputs, *weights)
+        logp, entropy, top1, squares = _ChunkedLogprobs.apply(targets, shape, head.bias, *inputs, *weights)
+    return logp, entropy, top1, squares if sum_sq else None
 
 
-def dense_logprobs(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def dense_logprobs(logits: Tensor, targets: Tensor, *, sum_sq: bool = False) -> Read:
     """The plain way, for comparison and for logits `[N, V]` that exist already: same results as `chunked_logprobs`."""
     log_p = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
     entropy = -(log_p.exp() * log_p).sum(-1)
     logp = log_p.gather(1, targets[:, None])[:, 0]
-    return logp, entropy, (logp >= log_p.amax(-1)).to(logp.dtype).detach()
+    top1 = (logp >= log_p.amax(-1)).to(logp.dtype).detach()
+    return logp, entropy, top1, (2 * log_p).logsumexp(-1).detach() if sum_sq else None

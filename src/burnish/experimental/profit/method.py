@@ -22,6 +22,7 @@ from torch import Tensor
 
 from burnish.experimental.profit.config import ProFitConfig
 from burnish.methods import sft
+from burnish.models.start import Started
 from burnish.types import LossOut, Sum, TokenOutputs, TokenTree
 
 # Rows become examples as in SFT.
@@ -66,8 +67,8 @@ class ProFitTrainer(sft.SFTTrainer):
     args: ProFitConfig
     config_class = ProFitConfig
 
-    def method(self, aux_loss_coef: float) -> ProFit:
-        return ProFit(args=self.args, aux_loss_coef=aux_loss_coef)
+    def method(self, started: Started) -> ProFit:
+        return ProFit(args=self.args, aux_loss_coef=started.aux_loss_coef)
 
 
 TRAINER = ProFitTrainer

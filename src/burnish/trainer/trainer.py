@@ -1,6 +1,6 @@
-"""From what a user gives to a `Run`: the assembly that all methods share.
+"""The trainer that all methods share.
 
-A method's trainer adds which rows it reads and how they become examples (`prepare_options`) and its loss (`method`).
+A method's trainer adds how its rows become examples (`prepare_options`), its reference where it has one, and its loss (`method`).
 What can be refused is refused before the model is loaded.
 """
 
@@ -30,20 +30,18 @@ from burnish.config.model import ModelConfig
 from burnish.config.parse import agree, dump_yaml, to_dict
 from burnish.config.train import TrainConfig
 from burnish.config.values import ConfigError
-from burnish.data.batches import Batches, OfflineBatches, StreamBatches, evaluation_trees
-from burnish.data.dataset import Dataset, JoinedExamples, as_dataset, named_sets, prepare_all
+from burnish.data.dataset import Dataset, JoinedExamples, formats_of, named_sets
 from burnish.data.formats import Format
 from burnish.data.prepare import PrepareOptions
-from burnish.data.prepare_stream import PreparedStream, prepare_stream
-from burnish.data.sources import StreamRows
 from burnish.distributed.launch import barrier, gather, launch, seed_everything
 from burnish.loop import evaluate, train
 from burnish.models.export import save_model
 from burnish.models.load import adapt_tokenizer, load_tokenizer
-from burnish.models.memory import ROW, Placement, estimate_memory, microbatch_tokens
+from burnish.models.memory import Placement, estimate_memory, microbatch_tokens
 from burnish.models.optimizer import check_own, from_config, make_schedule
 from burnish.models.policy import Policy
-from burnish.models.start import start_policy
+from burnish.models.reference import WantedReference
+from burnish.models.start import Started, start_policy
 from burnish.report.console import Console
 from burnish.report.evaluation import EvalTokens, columns
 from burnish.report.events import Events
@@ -51,12 +49,10 @@ from burnish.report.reporter import Reporter
 from burnish.report.tokens import show_example
 from burnish.report.trackers import Trackers, check_trackers
 from burnish.run import Method, Run
+from burnish.trainer.sets import Opened, Reading, Sets
 from burnish.types import TokenOutputs, TokenTree
 
 C = TypeVar("C", bound=TrainConfig)
-
-SHUFFLE_BUFFER = 1000
-"""Rows of a stream that are shuffled together."""
 
 
 class TrainOutput(NamedTuple):
@@ -116,38 +112,48 @@ class Trainer(Generic[C]):
         for note in self.args.notes:
             self.console.message(note)
 
-        train_set = None if train_dataset is None else as_dataset(train_dataset)
-        if train_set is not None and train_set.streaming and self.args.max_steps < 1:
-            raise ConfigError("A stream does not say how long it is; give max_steps.")
-        eval_sets = {prefix: as_dataset(given) for prefix, given in named_sets(eval_dataset).items()}
-        formats = {id(one): self.formats(one) for one in (*filter(None, [train_set]), *eval_sets.values())}
-        self.processing_class = self._tokenizer(processing_class)
-        self.train_examples = None if train_set is None or train_set.streaming else self._prepare(train_set, formats[id(train_set)])
-        self.eval_examples = {prefix: self._prepare(one, formats[id(one)]) for prefix, one in eval_sets.items()}
+        reading = Reading(formats=self.formats, options=self.prepare_options, arranged=self.arranged, arranged_stream=self.arranged_stream)
+        self.sets = Sets(train_dataset, eval_dataset, reading, self.args, lambda: self._tokenizer(processing_class))
+        self.processing_class = self.sets.tokenizer
 
         seed_everything(self.args.seed)
-        started = start_policy(model, self.model_config, self.args, peft_config, self.processing_class, self.here, self._observe)
+        reference = self.reference()
+        tokenizer, here = self.processing_class, self.here
+        started = start_policy(model, self.model_config, self.args, peft_config, tokenizer, here, self._observe, reference=reference)
         for message in started.messages:
             self.console.message(message)
-        self.policy, self.model = started.policy, started.policy.model
+        self.policy, self.model, self.started = started.policy, started.policy.model, started
         self.callbacks = [callback() if isinstance(callback, type) else callback for callback in callbacks or ()]
-        self.train_set, self.train_formats = train_set, formats.get(id(train_set), ())
-        self.run = self._assemble(self.method(started.aux_loss_coef), started.wrapped, optimizers)
+        self.run = self._assemble(self.method(started), started.wrapped, optimizers)
         self.events.steps_done = lambda: self.state.global_step
         self._identity: dict[str, str] = {}
         self.run.fire("on_init_end")
 
     # What a method's trainer says
 
-    def method(self, aux_loss_coef: float) -> Method:
-        raise NotImplementedError
-
-    def formats(self, dataset: Dataset) -> tuple[Format, ...]:
-        """The format of each source's rows. Raises DataError for rows that the method does not read."""
+    def method(self, started: Started) -> Method:
         raise NotImplementedError
 
     def prepare_options(self, row_format: Format) -> PrepareOptions:
         raise NotImplementedError
+
+    def formats(self, dataset: Dataset) -> tuple[Format, ...]:
+        """The format of each source's rows. Raises DataError for rows that the method does not read."""
+        return formats_of(dataset, accepted=self.args.row_formats, has_formatting_func=self.formatting_func is not None)
+
+    def arranged(self, examples: JoinedExamples) -> Any:
+        """What becomes of prepared examples before they are drawn."""
+        return examples
+
+    def arranged_stream(self, opened: Opened) -> Opened:
+        return opened
+
+    def reference(self) -> WantedReference | None:
+        """What the policy is to be compared with; None where it is with nothing."""
+        return None
+
+    def prepare_to_run(self) -> None:
+        """What has to be done once, by the policy as it is at the start, before the first step or evaluation."""
 
     # What a user calls
 
@@ -174,7 +180,7 @@ class Trainer(Generic[C]):
         Raises TrainingError for a loss that is not finite, CheckpointError where the folder holds another run, DistributedError where
         another rank is late or gone; after SIGINT KeyboardInterrupt, after SIGTERM SystemExit with status 143, on every rank.
         """
-        if self.train_examples is None and self.train_set is None:
+        if self.sets.train_set is None:
             raise ConfigError("There is nothing to train on; give train_dataset.")
         wanted = {None: self.args.resume_from_checkpoint, True: "auto", False: "never"}.get(resume_from_checkpoint, resume_from_checkpoint)  # type: ignore[arg-type]
         with self.events.of_run(self.run.signals), self.run.signals, self.directory.settled(self.console.message):
@@ -194,8 +200,8 @@ class Trainer(Generic[C]):
                 self.console.start(run.max_steps, found.step)
                 train(run)
                 self.directory.finish()
-                if self._streamed is not None:
-                    say(f"Read from the stream: {self._streamed.report}")
+                if self.sets.streamed is not None:
+                    say(f"Read from the stream: {self.sets.streamed.report}")
             else:
                 say(f"The run in {self.directory.path} is finished, at step {found.step}; overwrite_output_dir begins anew.")
         finally:
@@ -206,13 +212,13 @@ class Trainer(Generic[C]):
     def evaluate(self, eval_dataset: Any = None) -> dict[str, float]:
         """Metrics over `eval_dataset`, or over the trainer's own sets."""
         run = self.run
+        self.prepare_to_run()
         if eval_dataset is not None:
-            sets = {prefix: as_dataset(given) for prefix, given in named_sets(eval_dataset).items()}
-            run.eval_sets = self._eval_trees({prefix: self._prepare(one, self.formats(one)) for prefix, one in sets.items()})
+            run.eval_sets = self.sets.trees(self.sets.prepared(eval_dataset), self.max_tokens, self.here)
         try:
             return evaluate(run)
         finally:
-            run.eval_sets = self._eval_trees(self.eval_examples)
+            run.eval_sets = self.sets.trees(self.sets.eval, self.max_tokens, self.here)
 
     def save_model(self, output_dir: str | Path | None = None) -> None:
         """Writes the model (with an adapter: the adapter) and its tokenizer so that transformers and PEFT read them."""
@@ -237,14 +243,11 @@ class Trainer(Generic[C]):
     def _observe(self, policy: Policy) -> None:
         """What can be said of the policy only while this process holds all of it."""
         placed = Placement(device=self.here.device.type, processes=self.here.world_size, per_node=self.here.local_world_size)
-        self.memory = estimate_memory(policy, self.args, placed, row=self._longest())
+        self.memory = estimate_memory(policy, self.args, placed, row=self.sets.longest)
         self.max_tokens = self.args.max_tokens_per_microbatch or microbatch_tokens(self.memory, self.here.device)
-        tokens = max(self.max_tokens, self._longest())  # a longer row has a micro-batch of its own
+        tokens = max(self.max_tokens, self.sets.longest)  # a longer row has a micro-batch of its own
         self._memory_words = f"{self.memory.describe(tokens)} with {tokens:,} tokens in a micro-batch"
         self._model_identity = model_identity(policy.model)
-
-    def _longest(self) -> int:
-        return ROW if self.train_examples is None else int(self.train_examples.lengths.max(initial=1))
 
     def _tokenizer(self, given: Any) -> Any:
         path, eos = self.args.chat_template_path, self.args.eos_token  # type: ignore[attr-defined]
@@ -254,30 +257,8 @@ class Trainer(Generic[C]):
             raise ConfigError("The model was not loaded from anywhere that could hold its tokenizer; give processing_class.")
         return load_tokenizer(self.model_config, chat_template_path=path, eos_token=eos)
 
-    def _prepare(self, dataset: Dataset, formats: Sequence[Format]) -> JoinedExamples:
-        options = [self.prepare_options(one) for one in formats]
-        return prepare_all(dataset, self.processing_class, options, self.args.dataset_cache_dir, self.args.dataset_num_proc)  # type: ignore[attr-defined]
-
-    def _batches(self) -> Batches:
-        shape = {"batch_size": self.args.batch_size, "max_tokens": self.max_tokens, "rank": self.here.rank, "ranks": self.here.world_size}
-        self._streamed: PreparedStream | None = None
-        if self.train_set is None:
-            return StreamBatches(lambda cursor: iter(()), **shape)
-        if self.train_examples is None:
-            self._streamed = self._stream(self.train_set)
-            return StreamBatches(self._streamed.open_at, **shape)
-        weights = self.train_set.weights
-        order = self.train_examples.order(weights, seed=self.args.seed, shuffle=self.args.train_sampling_strategy == "random")
-        return OfflineBatches(self.train_examples, order.indices, **shape)
-
-    def _stream(self, dataset: Dataset) -> PreparedStream:
-        streams = [rows if isinstance(rows, StreamRows) else StreamRows.over(rows) for rows in dataset.sources]
-        buffer = SHUFFLE_BUFFER if self.args.train_sampling_strategy == "random" else 0
-        options = replace(self.prepare_options(self.train_formats[0]), format=None)
-        return prepare_stream(streams, self.processing_class, options, weights=dataset.weights, seed=self.args.seed, shuffle_buffer=buffer)
-
     def _assemble(self, method: Method, wrapped: nn.Module, optimizers: tuple[Any, Any] | None) -> Run:
-        args, batches = self.args, self._batches()
+        args, batches = self.args, self.sets.batches(self.max_tokens, self.here)
         steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * (batches.steps_per_epoch or 0))
         optimizer, scheduler = optimizers or (None, None)
         check_own(optimizer, scheduler, self.model, fsdp=args.fsdp)
@@ -301,6 +282,7 @@ class Trainer(Generic[C]):
             trainer=trainer,
             callbacks=self.callbacks,
             processing_class=self.processing_class,
+            method=method,
         )
         return Run(
             policy=wrapped,
@@ -314,13 +296,9 @@ class Trainer(Generic[C]):
             report=Reporter(self.console),
             save=self._save,
             last_good=self.directory.last_good,
-            eval_sets=self._eval_trees(self.eval_examples),
+            eval_sets=self.sets.trees(self.sets.eval, self.max_tokens, self.here),
             extra_metrics=self._extra_metrics if self.compute_metrics else None,
         )
-
-    def _eval_trees(self, sets: Mapping[str, JoinedExamples]) -> dict[str, Callable[[], Iterable[TokenTree]]]:
-        shape = {"max_tokens": self.max_tokens, "rank": self.here.rank, "ranks": self.here.world_size}
-        return {prefix: partial(evaluation_trees, examples, **shape) for prefix, examples in sets.items()}
 
     def _extra_metrics(self, seen: Iterable[tuple[TokenTree, TokenOutputs]]) -> Mapping[str, float]:
         assert self.compute_metrics is not None
@@ -334,12 +312,12 @@ class Trainer(Generic[C]):
 
     def identity(self) -> dict[str, str]:
         """What must be the same for a run to be continued, by the name that an error will use."""
-        sources = self.train_set.sources if self.train_set else ()
-        data = self.train_examples.fingerprint[:16] if self.train_examples else f"stream of {', '.join(rows.name for rows in sources)}"
+        reference = self.started.reference
         return identity_of(self.args) | {
             "model": self._model_identity,
-            "data": data,
-            "weights of the data": str(self.train_set and self.train_set.weights),
+            **({} if reference is None else {"reference": reference.identity}),
+            "data": self.sets.identity,
+            "weights of the data": self.sets.weights,
             "steps": str(self.run.max_steps),
             "compute_dtype": str(self.policy.compute_dtype).removeprefix("torch."),
         }
@@ -355,6 +333,7 @@ class Trainer(Generic[C]):
         for path, why in found.skipped:
             say(f"Skipped {path.name}: {why}")
             self.events.write("skip", checkpoint=path.name, why=why)
+        self.prepare_to_run()
         if found.path is not None:
             for message in run.state.load(found.path, self.here):
                 say(message)
@@ -366,9 +345,8 @@ class Trainer(Generic[C]):
             if run.state.control.should_training_stop:
                 say("A callback ended this run there; overwrite_output_dir begins anew.")
         if self.here.main:
-            data = {name: e.describe() for name, e in {"train": self.train_examples, **self.eval_examples}.items() if e is not None}
             config = dump_yaml(self.model_config, *filter(None, [self.data_config]), args)
-            directory.describe(config=config, environment=environment(), data=data)
+            directory.describe(config=config, environment=environment(), data=self.sets.described())
             if found.path is not None:
                 directory.adopt_metrics(found.path)
             name = args.run_name or directory.path.name
@@ -379,13 +357,14 @@ class Trainer(Generic[C]):
     def _preflight(self, found: Found) -> None:
         """Before step 1: what becomes of the rows, and one example as the loss sees it."""
         self.console.message(f"Memory: {self._memory_words}.")
-        if self.train_examples is None:
+        examples = self.sets.train
+        if examples is None:
             return
-        for part in self.train_examples.parts:
+        for part in examples.parts:
             self.console.message(str(part.report))
-        self.console.message(f"{len(self.train_examples):,} examples, {self.run.max_steps:,} steps of {self.args.batch_size}.")
+        self.console.message(f"{len(examples):,} examples, {self.run.max_steps:,} steps of {self.args.batch_size}.")
         if not found.step and self.here.main:
-            show_example(self.train_examples[0], self.processing_class, self.console.console, max_tokens=120)
+            show_example(examples[0], self.processing_class, self.console.console, max_tokens=120)
 
     def _save(self) -> None:
         report = self.run.report
