@@ -2,7 +2,7 @@
 
 import pytest
 
-from burnish.config import ConfigError, DataConfig, ModelConfig, SFTConfig
+from burnish.config import BCOConfig, ConfigError, DataConfig, DPOConfig, ModelConfig, SFTConfig
 from burnish.config.base import options
 from burnish.config.renamed import RENAMED, Rule
 
@@ -385,7 +385,13 @@ def test_model_options_without_counterpart(said, sentence):
     assert str(refused.value) == sentence
 
 
-CLASSES = {"LoadConfig": SFTConfig, "ModelConfig": ModelConfig, "DataConfig": DataConfig, "TrainConfig": SFTConfig, "SFTConfig": SFTConfig}
+CLASSES = {
+    **dict.fromkeys(("LoadConfig", "TrainConfig", "RowsConfig", "SFTConfig"), SFTConfig),
+    "ModelConfig": ModelConfig,
+    "DataConfig": DataConfig,
+    **dict.fromkeys(("ReferenceConfig", "DPOConfig"), DPOConfig),
+    "BCOConfig": BCOConfig,
+}
 RULES = [(owner, name, rule) for owner, table in RENAMED.items() for name, rule in table.items()]
 
 

@@ -1,27 +1,24 @@
-"""What a user may say. Nothing here imports torch."""
+"""What a user may say. Nothing here imports torch. Names are imported when they are used: a command pays for its own method's options."""
 
-from burnish.config.base import Config, config, option
-from burnish.config.data import DataConfig, DatasetSource
-from burnish.config.model import AdapterConfig, LoadConfig, ModelConfig
-from burnish.config.sft import SFTConfig
-from burnish.config.train import CheckpointConfig, EvalConfig, LoopConfig, OptimizerConfig, ReportConfig, TrainConfig
-from burnish.config.values import ConfigError
+import lazy_loader as lazy
 
-__all__ = [
-    "AdapterConfig",
-    "CheckpointConfig",
-    "Config",
-    "ConfigError",
-    "DataConfig",
-    "DatasetSource",
-    "EvalConfig",
-    "LoadConfig",
-    "LoopConfig",
-    "ModelConfig",
-    "OptimizerConfig",
-    "ReportConfig",
-    "SFTConfig",
-    "TrainConfig",
-    "config",
-    "option",
-]
+__getattr__, __dir__, __all__ = lazy.attach(
+    __name__,
+    submod_attrs={
+        "base": ["Config", "config", "option"],
+        "bco": ["BCOConfig"],
+        "cpo": ["CPOConfig"],
+        "data": ["DataConfig", "DatasetSource"],
+        "dpo": ["DPOConfig"],
+        "kto": ["KTOConfig"],
+        "model": ["AdapterConfig", "LoadConfig", "ModelConfig"],
+        "orpo": ["ORPOConfig"],
+        "prm": ["PRMConfig"],
+        "reference": ["ReferenceConfig"],
+        "reward": ["RewardConfig"],
+        "rows": ["RowsConfig"],
+        "sft": ["SFTConfig"],
+        "train": ["CheckpointConfig", "EvalConfig", "LoopConfig", "OptimizerConfig", "ReportConfig", "TrainConfig"],
+        "values": ["ConfigError"],
+    },
+)

@@ -124,6 +124,13 @@ def _attention(said: Mapping[str, Any], devices: int) -> tuple[Any, str | None]:
     return name, None
 
 
+def _losses(value: Any) -> Any:
+    """DPO's losses, one of which had another name."""
+    if isinstance(value, list | tuple):
+        return [_losses(name) for name in value]
+    return "aot" if value == "aot_pair" else value
+
+
 def _share(ratio: Any) -> Any:
     if isinstance(ratio, int | float) and not isinstance(ratio, bool) and 0 <= ratio < 1:
         return ratio
@@ -133,6 +140,9 @@ def _share(ratio: Any) -> Any:
 NO_PADDING = "nothing is ever padded, and every micro-batch is packed so that examples never see each other"
 PACKED = f"{NO_PADDING}; batch_size counts examples, not packed rows"
 NO_LOADER = "there is no data loader; rows are tokenised ahead, by dataset_num_proc processes"
+WHOLE_ROWS = "prompts and completions are not cut apart from each other; use max_length, which bounds both together, and truncation_mode"
+NO_STORED_LOGITS = "the logits are never stored"
+NO_UDM = "answers are not weighed by the density of their prompts; weigh or select rows beforehand"
 BUDGET = "evaluation fills micro-batches by max_tokens_per_microbatch"
 NO_LOGITS = "the logits are never stored, so there is nothing to save"
 SHARDING = "models are sharded by FSDP2; use fsdp='full_shard', fsdp_cpu_offload and fsdp_reduce_dtype"
@@ -259,17 +269,48 @@ RENAMED: dict[str, dict[str, Rule]] = {
         "full_determinism": only(False, instead="call torch.use_deterministic_algorithms(True) before training"),
         **dict.fromkeys(("do_train", "do_eval", "do_predict"), harmless(True, False, note="methods are called, not announced")),
     },
-    "SFTConfig": {
+    "RowsConfig": {
         "max_seq_length": becomes("max_length"),
+        **dict.fromkeys(("max_prompt_length", "max_completion_length"), only(None, instead=WHOLE_ROWS)),
+        "padding_free": harmless(note=NO_PADDING),
+        "pad_to_multiple_of": harmless("auto", None, note=NO_PADDING),
+        "pad_token": harmless(None, note=NO_PADDING),
+        "padding_value": harmless(None, note=NO_PADDING),
+        "label_pad_token_id": harmless(-100, note=NO_PADDING),
+        "is_encoder_decoder": only(None, False, instead="models are decoders; leave it out"),
+        "generate_during_eval": only(False, instead="evaluation generates nothing; generate from the saved model"),
+        "tools": only(None, instead="give each row its tools, in a column of that name"),
+        "use_liger_loss": harmless(False, note=NO_STORED_LOGITS),
+        "use_logits_to_keep": harmless(False, note=NO_STORED_LOGITS),
+        "use_num_logits_to_keep": harmless(False, note=NO_STORED_LOGITS),
+        "base_model_attribute_name": harmless("model", note="the parts of a model are found without it"),
+    },
+    "ReferenceConfig": {
+        "precompute_ref_batch_size": harmless(None, note="the reference fills micro-batches by max_tokens_per_microbatch"),
+        "force_use_ref_model": harmless(False, note="a reference that is given is always used, with an adapter, too"),
+        "ref_model_init_kwargs": only(None, {}, instead="the reference is loaded as the model is; use model_init_kwargs"),
+        "reference_free": only(False, instead="CPO is DPO without a reference; use CPOConfig(cpo_alpha=0)"),
+        **dict.fromkeys(
+            ("model_adapter_name", "ref_adapter_name"),
+            only(None, instead="the reference is the adapter as it is at the start, or ref_model_name_or_path; leave it out"),
+        ),
+    },
+    "SFTConfig": {
         "loss_type": becomes("loss_type", {"chunked_nll": "nll"}),
         "packing": harmless(note=PACKED),
         "eval_packing": harmless(None, note=PACKED),
-        "padding_free": harmless(note=NO_PADDING),
         "packing_strategy": only("bfd", instead="packing never cuts or joins examples, and truncation_mode says what becomes of long ones"),
-        "pad_to_multiple_of": harmless("auto", None, note=NO_PADDING),
-        "pad_token": harmless(None, note=NO_PADDING),
         "dataset_kwargs": only(
             None, {}, {"skip_prepare_dataset": False}, instead="rows with input_ids are recognised by that column and taken as they are"
         ),
+    },
+    "DPOConfig": {
+        "loss_type": becomes("loss_type", _losses),
+        "rpo_alpha": only(None, instead="use loss_type=['sigmoid', 'sft'] with loss_weights=[1.0, rpo_alpha]"),
+    },
+    "BCOConfig": {
+        "prompt_sample_size": only(1024, instead=NO_UDM),
+        "min_density_ratio": only(0.5, instead=NO_UDM),
+        "max_density_ratio": only(10.0, instead=NO_UDM),
     },
 }

@@ -109,7 +109,7 @@ def _number(value: Any, kind: type[int] | type[float]) -> int | float:
 
 def from_text(text: str, kind: Any) -> Any:
     """A word of the command line as a value of `kind`; the word itself where it is none, for `conform` to refuse."""
-    kinds = members(kind)
+    kinds = [inner for one in members(kind) for inner in (get_args(one) if get_origin(one) is list else (one,))]
     if NoneType in kinds and text in ("None", "none", "null"):
         return None
     if bool in kinds and text.lower() in ("true", "false"):
@@ -142,6 +142,10 @@ def describe(kind: Any, accepted: Accepted) -> str:
     return " or ".join([*said, "None"] if NoneType in kinds else said)
 
 
+ITEMS = {str: "strings", float: "numbers"}
+"""What a list may be of, beside choices and mappings."""
+
+
 def _describe_one(kind: Any) -> str:
     if get_origin(kind) is Literal:
         *most, last = map(repr, get_args(kind))
@@ -150,7 +154,7 @@ def _describe_one(kind: Any) -> str:
         (item,) = get_args(kind)
         if dataclasses.is_dataclass(item):
             return f"a list of mappings with {', '.join(f.name for f in dataclasses.fields(item) if f.name != 'notes')}"
-        return f"a list of {_describe_one(item)}" if get_origin(item) is Literal else "a list of strings"
+        return f"a list of {_describe_one(item) if get_origin(item) is Literal else ITEMS[item]}"
     return {bool: "True or False", str: "a string", dict: "a mapping"}[get_origin(kind) or kind]
 
 
