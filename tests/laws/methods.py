@@ -7,65 +7,22 @@ named with the reason; it then shows as a skipped test that says so.
 from __future__ import annotations
 
 import runpy
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
 
 from burnish.config.sft import SFTConfig
-from burnish.config.train import TrainConfig
 from burnish.experimental import HERE, entries
 from burnish.methods.sft import SFT, SFTTrainer
-from burnish.run import Method
 from burnish.types import Branch, Example, Segment
+from tests.laws import preference_cases
+from tests.laws.case import LAWS, MODEL_LAWS, OFFLINE, Case, Parts, words
 from tests.models.families import VOCABULARY
 
-LAWS = {
-    "micro-batch": "any split of the same step gives the same gradient",
-    "ranks": "two processes = one, for gradients and for every metric",
-    "tree": "a tree = its branches run alone",
-    "mask": "the gradient with respect to anything not trained is exactly 0",
-    "order": "permuting a batch permutes per-example losses and changes nothing else",
-    "identity": "policy = reference: the loss is its value at equality",
-    "silence": "equal rewards give no gradient",
-    "two voices": "sampler log-probs = trainer log-probs",
-    "round trip": "the trained mask covers exactly the assistant's tokens and the end of turn",
-    "resume": "k steps + kill + resume = never stopped",
-    "seed": "same seed, same bits; other seed, other bits",
-    "fast = plain": "each fast path equals the plain one",
-    "export": "save, load with plain transformers, same logits",
-    "paper": "each numbered equation, worked by hand",
-}
-MODEL_LAWS = {"tree", "round trip", "fast = plain"}
-"""Laws of rooms that all methods share; their tests take no case."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """A method with one of its losses: how the tests of the laws build it, on tiny data."""
-
-    name: str
-    module: str
-    """In `burnish.methods`; or an entry's name in `burnish.experimental`."""
-    room: Literal["methods", "experimental"] = "methods"
-    loss: str
-    """A key of that module's `LOSSES`."""
-    config: Callable[..., TrainConfig]
-    method: Callable[[TrainConfig], Method]
-    """The method as the loop sees it."""
-    trainer: type
-    """Called as users call it, on `rows`."""
-    rows: tuple[dict[str, Any], ...]
-    examples: Callable[[int], list[Example]]
-    """So many token-level examples, of very unequal lengths, each with something to train."""
-    family: str = "llama"
-    aux_loss: bool = False
-    """Asks the policy for a mixture-of-experts model's balancing loss."""
-    exempt: Mapping[str, str] = field(default_factory=dict)
-    """Law → why it does not apply."""
+__all__ = ["CASES", "COMPLETIONS", "LAWS", "MODEL_LAWS", "OFFLINE", "Case", "Parts", "build_trainer", "cases", "tokenizer", "turns"]
 
 
 def cases(law: str) -> Any:
@@ -91,16 +48,7 @@ def turns(count: int, *, longest: int = 23) -> list[Example]:
     return examples
 
 
-def words(first: int, count: int) -> str:
-    return " ".join(f"w{(first + 7 * i) % 90}" for i in range(count))
-
-
 COMPLETIONS = tuple({"prompt": words(i, 3 + i), "completion": " " + words(3 * i, 2 + i % 3)} for i in range(7))
-
-NO_REFERENCE = "compares with no reference model"
-NO_REWARDS = "learns from no rewards"
-NO_SAMPLES = "samples no tokens"
-OFFLINE = {"identity": NO_REFERENCE, "silence": NO_REWARDS, "two voices": NO_SAMPLES}
 
 
 def sft(loss: str, **changes: Any) -> Case:
@@ -108,7 +56,7 @@ def sft(loss: str, **changes: Any) -> Case:
     common: dict[str, Any] = {
         "name": f"sft-{loss}",
         "config": lambda **options: SFTConfig(**{"loss_type": loss, **options}),
-        "method": lambda args: SFT(args=args, aux_loss_coef=coefficient),
+        "method": lambda args, parts: SFT(args=args, aux_loss_coef=coefficient),
         "exempt": OFFLINE,
     }
     return Case(module="sft", loss=loss, trainer=SFTTrainer, rows=COMPLETIONS, examples=turns, **{**common, **changes})
@@ -125,6 +73,9 @@ CASES: tuple[Case, ...] = (
         exempt=OFFLINE | {"micro-batch": "the balancing loss is a mean of each micro-batch's own balance, so the cut is part of it"},
     ),
 )
+
+
+CASES += preference_cases.CASES
 
 
 def experimental() -> Iterator[Case]:
@@ -149,7 +100,13 @@ def build_trainer(case: Case, model: Any, output_dir: Path, **options: Any) -> A
         "max_tokens_per_microbatch": 14,
         "disable_tqdm": True,
     }
-    return case.trainer(model, case.config(**pinned | options), train_dataset=list(case.rows), processing_class=tokenizer(), **more)
+    return case.trainer(
+        model,
+        args=case.config(**pinned | dict(case.options) | options),
+        train_dataset=list(case.rows),
+        processing_class=tokenizer(),
+        **more,
+    )
 
 
 def tokenizer() -> Any:

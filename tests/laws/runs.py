@@ -18,9 +18,10 @@ from burnish.distributed.wrap import Sharding, copied, make_mesh, shard
 from burnish.loop import evaluate, optimizer_step
 from burnish.models.attention import NAME, register
 from burnish.models.policy import Paths, Policy
+from burnish.models.reference import Reference
 from burnish.run import Run
 from burnish.types import Example
-from tests.laws.methods import Case
+from tests.laws.methods import Case, Parts
 from tests.models.families import tiny_model
 
 
@@ -83,7 +84,7 @@ def make_run(
         shard(policy, here, sharding, make_mesh(here, sharding))
     return Run(
         policy=policy if sharding is not None else copied(policy, here),
-        method=case.method(args),
+        method=case.method(args, Parts(policy=policy, reference=other_model(case), here=here)),
         args=args,
         here=here,
         state=TrainState(model=model, optimizer=Watching(model, lr)),
@@ -93,6 +94,13 @@ def make_run(
         save=lambda: None,
         last_good=lambda: "",
     )
+
+
+def other_model(case: Case) -> Reference:
+    """A reference that differs from the policy."""
+    model = tiny_model(case.family, seed=5)
+    model.set_attn_implementation(NAME)
+    return Reference(Policy(model), identity="another model")
 
 
 def whole_step(examples: Sequence[Example], *, max_tokens: int, here: Launch | None = None) -> StepBatch:

@@ -15,7 +15,8 @@ import torch
 
 from burnish.ops import preference
 from burnish.ops.divergences import forward_kl
-from burnish.ops.preference import LOSSES, LOSSES_AS_IN_TRL, reward_metrics, same_rank
+from burnish.ops.pairs import reward_sums
+from burnish.ops.preference import LOSSES, LOSSES_AS_IN_TRL, same_rank
 from tests.ops.preference_pairs import FIELDS, PAIRED, call, pairs_of
 
 HAND = pairs_of([math.log(1 / 2)], [math.log(1 / 128)], [math.log(1 / 8)], [math.log(1 / 8)], [2.0], [4.0])
@@ -145,120 +146,14 @@ def test_every_loss_is_worked_by_hand():
     assert len(LOSSES) == 15
 
 
-def test_reward_metrics():
+def test_reward_sums():
     """βh_c = ln 2 = 0.6931472, βh_r = -ln 4 = -1.3862944, their difference ln 8 = 2.0794415; a tie is not a right answer."""
-    found = {name: value.tolist() for name, value in reward_metrics(HAND, beta=0.5).items()}
+    chosen, rejected = (0.5 * logratio for logratio in (HAND.chosen_logratio_P, HAND.rejected_logratio_P))
+    found = {name: (float(one.total), one.count) for name, one in reward_sums(chosen, rejected).items()}
     assert found == {
-        "rewards/chosen": [close(0.6931471806)],
-        "rewards/rejected": [close(-1.3862943611)],
-        "rewards/margins": [close(2.0794415417)],
-        "rewards/accuracies": [1.0],
+        "rewards/chosen": (close(0.6931471806), 1.0),
+        "rewards/rejected": (close(-1.3862943611), 1.0),
+        "rewards/margins": (close(2.0794415417), 1.0),
+        "rewards/accuracies": (1.0, 1.0),
     }
-    tie = pairs_of([-1.0], [-3.0], [-2.0], [-4.0], [1.0], [1.0])
-    assert reward_metrics(tie, beta=0.5)["rewards/accuracies"].tolist() == [0.0]
-
-
-LN2 = math.log(2)
-AT_THE_START = {
-    "sigmoid": LN2,
-    "sigmoid as in TRL": LN2,
-    "smoothed sigmoid": LN2,
-    "sigmoid_norm": LN2,
-    "hinge": 1.0,
-    "ipo": (1 / 0.4) ** 2,
-    "ipo of sums": (1 / 0.4) ** 2,
-    "exo_pair": math.log(0.5) - 0.5 * math.log(1e-3 * (1 - 1e-3)),
-    "nca_pair": 2 * LN2,
-    "robust": LN2,
-    "smoothed robust": LN2,
-    "bco_pair": math.log1p(math.exp(0.3)) + math.log1p(math.exp(-0.3)),
-    "bco_pair as in TRL": 2 * LN2,
-    "sppo_hard": 2 * (1 / 0.4) ** 2,
-    "aot": LN2,
-    "smoothed aot": LN2,
-    "aot_unpaired": LN2,
-    "smoothed aot_unpaired": LN2,
-    "apo_zero": 1.0,
-    "apo_down": 1.0,
-    "discopop": 0.5 * LN2 + 0.5,
-    "sft": 5.0 / 4,
-    "sft as in TRL": 5.0 / 7,
-}
-
-
-@pytest.mark.parametrize("name", PAIRED)
-def test_where_policy_is_reference(name):
-    """β = 0.2; z = 0, so σ = 1/2 wherever it stands, and the targets of the squares are 1/(2β) = 2.5 away."""
-    pairs = pairs_of([-5.0], [-9.0], [-5.0], [-9.0], [4.0], [6.0])
-    assert call(name, pairs, 0.2).tolist() == [close(AT_THE_START[name])]
-
-
-@pytest.mark.parametrize("name", PAIRED)
-def test_one_value_for_each_pair_wherever_it_stands(name):
-    """The law *order*; each pair also has the value that it has alone, but where ranks make the loss."""
-    generator = torch.Generator().manual_seed(0)
-    columns = [-10 * torch.rand(5, generator=generator, dtype=torch.float64) for _ in range(4)]
-    pairs = pairs_of(*columns, *torch.randint(1, 9, (2, 5), generator=generator))
-    order = torch.tensor([3, 0, 4, 1, 2])
-
-    def take(index):
-        return replace(pairs, **{name: getattr(pairs, name)[index] for name in FIELDS})
-
-    whole = call(name, pairs, 0.3)
-    assert whole.shape == (5,)
-    torch.testing.assert_close(call(name, take(order), 0.3), whole[order], rtol=1e-14, atol=0)
-    if "aot" not in name:
-        alone = torch.cat([call(name, take(slice(i, i + 1)), 0.3) for i in range(5)])
-        torch.testing.assert_close(alone, whole, rtol=1e-14, atol=0)
-
-
-@pytest.mark.parametrize("name", ["aot", "aot_unpaired"])
-def test_ranks_are_those_of_the_whole_step(name):
-    """A step of six pairs in pieces of one to three, each with its partners from the step: the same values and gradients."""
-    generator = torch.Generator().manual_seed(1)
-    leaves = [torch.randn(6, generator=generator, dtype=torch.float64, requires_grad=True) for _ in range(2)]
-    columns = [*leaves, *torch.randn(2, 6, generator=generator, dtype=torch.float64), *torch.ones(2, 6, dtype=torch.float64)]
-    step = pairs_of(*columns)
-    whole = LOSSES[name](step, beta=0.7, label_smoothing=0.1)
-    wanted = torch.autograd.grad(whole.sum(), leaves)
-
-    chosen, rejected = step.chosen_logratio_P.detach(), step.rejected_logratio_P.detach()
-    margins = (step.chosen_logp_P - step.rejected_logp_P).detach(), step.ref_chosen_logp_P - step.ref_rejected_logp_P
-    pieces, totals = [], [torch.zeros(6, dtype=torch.float64) for _ in leaves]
-    for piece in (slice(0, 1), slice(1, 4), slice(4, 6)):
-        if name == "aot":
-            partners = {"partner_P": same_rank(*margins)[piece]}
-        else:
-            partners = {"partners": (same_rank(chosen, rejected)[piece], same_rank(rejected, chosen)[piece])}
-        part = LOSSES[name](pairs_of(*[column[piece] for column in columns]), beta=0.7, label_smoothing=0.1, **partners)
-        pieces.append(part.detach())
-        for total, gradient in zip(totals, torch.autograd.grad(part.sum(), leaves), strict=True):
-            total += gradient
-    torch.testing.assert_close(torch.cat(pieces), whole.detach(), rtol=1e-14, atol=0)
-    torch.testing.assert_close(totals, list(wanted), rtol=1e-14, atol=1e-16)
-    alone = LOSSES[name](pairs_of(*[column[0:3] for column in columns]), beta=0.7, label_smoothing=0.1)
-    assert (alone - whole[0:3]).abs().max() > 0.01, "the ranks of a piece are other ranks"
-
-
-def test_same_rank():
-    """Ranks of (3, 1, 2) are 2, 0, 1; equal values have the ranks of their places."""
-    assert same_rank(torch.tensor([3.0, 1.0, 2.0]), torch.tensor([10.0, 30.0, 20.0])).tolist() == [30.0, 10.0, 20.0]
-    assert same_rank(torch.tensor([0.0, 0.0, 0.0]), torch.tensor([5.0, 4.0, 6.0])).tolist() == [4.0, 5.0, 6.0]
-
-
-@pytest.mark.parametrize("label_smoothing", [-0.1, 0.5, 0.7, float("nan")])
-@pytest.mark.parametrize("name", ["sigmoid", "robust", "aot", "aot_unpaired", "exo_pair"])
-def test_refused_label_smoothing(name, label_smoothing):
-    with pytest.raises(ValueError) as raised:
-        LOSSES[name](HAND, beta=0.5, label_smoothing=label_smoothing)
-    assert str(raised.value) == f"label_smoothing is {label_smoothing}; choose a number from 0 up to, but not including, 0.5."
-
-
-def test_refused_borders():
-    with pytest.raises(ValueError) as raised:
-        preference.exo_pair_loss(HAND, beta=0.5, label_smoothing=0.0)
-    assert str(raised.value) == "label_smoothing is 0, where exo_pair is infinite; choose a small number, such as 0.001."
-    for tau in (0.0, -1.0, 1.5):
-        with pytest.raises(ValueError) as raised:
-            preference.discopop_loss(HAND, beta=0.5, discopop_tau=tau)
-        assert str(raised.value) == f"discopop_tau is {tau}; choose a number above 0 and up to 1."
+    assert float(reward_sums(chosen, chosen)["rewards/accuracies"].total) == 0.0

@@ -23,7 +23,6 @@ Evidence: `bench/parity_preference.py` (the same losses and gradient norms as TR
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -43,7 +42,7 @@ from burnish.models.start import Started
 from burnish.ops import preference
 from burnish.ops.balance import routed, with_balance
 from burnish.ops.divergences import DIVERGENCES, DIVERGENCES_AS_IN_TRL, Divergence
-from burnish.ops.pairs import pair_metrics, pairs_of, referenced_pairs_of, tokens_of
+from burnish.ops.pairs import options_of, pair_metrics, pairs_of, referenced_pairs_of, reward_sums, tokens_of
 from burnish.ops.preference import PairLoss, Pairs, ReferencedPairs
 from burnish.ops.reduce import Totals
 from burnish.ops.unpaired import reward_shift
@@ -84,15 +83,14 @@ def loss_and_metrics(tree: TokenTree, outputs: TokenOutputs, args: DPOConfig, kn
     if args.use_weighting:
         assert outputs.log_sum_sq_N is not None
         weight_P = wpo_weight(outputs.logp_N, outputs.log_sum_sq_N, tree.branch_N, tree.B)[tree.pairs].prod(1)
-    terms, metrics, count = {}, pair_metrics(tree, outputs), float(len(plain.chosen_logp_P))
+    terms, metrics = {}, pair_metrics(tree, outputs)
     for name, weight in zip(args.loss_type, args.loss_weights or [1.0] * len(args.loss_type), strict=True):
         loss_P = weight_P * _loss(name, tree, plain if name in UNREFERENCED else pairs, args, known)
         terms[name] = Sum(total=weight * loss_P.sum(), count=_count(name, tree))
         if len(args.loss_type) > 1:
             metrics[f"loss/{name}"] = Sum(total=loss_P.detach().sum(), count=_count(name, tree))
     if isinstance(pairs, ReferencedPairs):
-        rewards = preference.reward_metrics(pairs, beta=args.beta)
-        metrics |= {name: Sum(total=value_P.sum(), count=count) for name, value_P in rewards.items()}
+        metrics |= reward_sums(args.beta * pairs.chosen_logratio_P, args.beta * pairs.rejected_logratio_P)
     return LossOut(terms=terms, metrics=metrics)
 
 
@@ -103,11 +101,6 @@ def _loss(name: str, tree: TokenTree, pairs: Pairs, args: DPOConfig, known: Know
     given: dict[str, Any] = {"beta": args.beta, "label_smoothing": args.label_smoothing, "discopop_tau": args.discopop_tau}
     given |= {"divergence": divergence(args), "delta": known.delta, **_partners(name, tree, known, pairs.chosen_logp_P)}
     return LOSSES[name](pairs, **{option: given[option] for option in options_of(LOSSES[name]) if option in given})
-
-
-def options_of(loss: PairLoss) -> tuple[str, ...]:
-    """The keywords of a loss."""
-    return tuple(name for name, one in inspect.signature(loss).parameters.items() if one.kind is one.KEYWORD_ONLY)
 
 
 def divergence(args: DPOConfig) -> Divergence:
@@ -200,19 +193,19 @@ class DPO(Method):
             for side, (total, count) in all_sum(mine, self.here, f"the rewards of step {step}").items():
                 before = self.rewards[side]
                 self.rewards[side] = (before[0] + total, before[1] + count)
-        if self.reference is not None and self.reference.moving is not None:
-            self.reference.moving.after_step(step)
+        if self.reference is not None:
+            self.reference.after_step(step)
 
     def state(self) -> dict[str, Any]:
         return {"rewards": self.rewards} if "bco_pair" in self.args.loss_type else {}
 
     def tensors(self) -> dict[str, Tensor]:
-        return self.reference.moving.state() if self.reference is not None and self.reference.moving is not None else {}
+        return {} if self.reference is None else self.reference.state()
 
     def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         self.rewards |= {side: (total, count) for side, (total, count) in state.get("rewards", {}).items()}
-        if self.reference is not None and self.reference.moving is not None:
-            self.reference.moving.restore(tensors)
+        if self.reference is not None:
+            self.reference.restore(tensors)
 
 
 class DPOTrainer(ReferenceTrainer[DPOConfig]):

@@ -71,6 +71,20 @@ class Reference:
         finally:
             self._policy.train(training)
 
+    def after_step(self, step: int) -> None:
+        """Where it follows the policy, it does so now."""
+        if self.moving is not None:
+            self.moving.after_step(step)
+
+    def state(self) -> dict[str, Tensor]:
+        """What of it changes while training, in whole tensors; call on every rank."""
+        return {} if self.moving is None else self.moving.state()
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Takes back what `state` gave."""
+        if self.moving is not None:
+            self.moving.restore(state)
+
     def free(self) -> None:
         """Nothing is kept of it but what is on disk."""
         self._policy, self.moving = None, None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -63,3 +66,18 @@ def pair_metrics(tree: TokenTree, outputs: TokenOutputs) -> dict[str, Sum]:
         hits_P = per_branch(outputs.top1_N, tree.branch_N, tree.B)[chosen_P]
         metrics["mean_token_accuracy"] = Sum(total=hits_P.sum(), count=float(chosen_tokens))
     return metrics
+
+
+def reward_sums(chosen_P: Tensor, rejected_P: Tensor) -> dict[str, Sum]:
+    """Implicit rewards and what they say of each pair, under TRL's names.
+
+    A pair counts as right where its margin is above 0: at the start, where all margins are 0, the accuracy is 0.
+    """
+    chosen_P, rejected_P = chosen_P.detach(), rejected_P.detach()
+    columns = {"chosen": chosen_P, "rejected": rejected_P, "margins": chosen_P - rejected_P, "accuracies": chosen_P > rejected_P}
+    return {f"rewards/{name}": Sum(total=column_P.sum(), count=float(len(column_P))) for name, column_P in columns.items()}
+
+
+def options_of(loss: Callable[..., Tensor]) -> tuple[str, ...]:
+    """The keywords of a loss: the options that it uses."""
+    return tuple(name for name, one in inspect.signature(loss).parameters.items() if one.kind is one.KEYWORD_ONLY)

@@ -264,17 +264,3 @@ LOSSES_AS_IN_TRL: dict[str, PairLoss] = {
     "sft": token_mean_sft_loss,
 }
 """Those that TRL 1.16 defines otherwise than their papers, as TRL does."""
-
-
-def reward_metrics(pairs: ReferencedPairs, *, beta: float) -> dict[str, Tensor]:
-    """Implicit rewards ``βh`` and what they say of each pair, `[P]` each, without gradient, under TRL's names.
-
-    A pair counts as right where its margin is above 0: at the start, where all margins are 0, the accuracy is 0.
-    """
-    chosen_P, rejected_P = beta * pairs.chosen_logratio_P.detach(), beta * pairs.rejected_logratio_P.detach()
-    return {
-        "rewards/chosen": chosen_P,
-        "rewards/rejected": rejected_P,
-        "rewards/margins": chosen_P - rejected_P,
-        "rewards/accuracies": (chosen_P > rejected_P).to(chosen_P.dtype),
-    }

@@ -68,5 +68,15 @@ def reward_shift(desirable: tuple[float, float], undesirable: tuple[float, float
     return sum(means) / len(means) if means else 0.0
 
 
+def label_metrics(logp_B: Tensor, reward_B: Tensor, label_B: Tensor) -> dict[str, tuple[Tensor, int]]:
+    """Totals and counts of log-probs and implicit rewards by label, under TRL's names: "chosen" is desirable."""
+    sides = {"chosen": label_B, "rejected": ~label_B}
+    return {
+        f"{what}/{side}": (value_B[mask_B].sum(), int(mask_B.sum()))
+        for what, value_B in (("logps", logp_B), ("rewards", reward_B))
+        for side, mask_B in sides.items()
+    }
+
+
 LOSSES: dict[str, Callable[..., Tensor]] = {"kto": kto_loss, "apo_zero_unpaired": apo_zero_unpaired_loss}
 """KTO's `loss_type` → loss."""

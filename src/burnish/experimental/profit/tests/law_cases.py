@@ -16,7 +16,7 @@ def case(direction: str, threshold: float) -> Case:
         module="profit",
         loss=direction,
         config=lambda **options: ProFitConfig(**{**chosen, **options}),
-        method=lambda args: ProFit(args=args),
+        method=lambda args, parts: ProFit(args=args),
         trainer=ProFitTrainer,
         rows=COMPLETIONS,
         # a step of one row needs one so long that some of its tokens are kept
