@@ -82,11 +82,12 @@ DPO_OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def dpo(loss: str, name: str = "", exempt: dict[str, str] | None = None, **options: Any) -> Case:
-    chosen = {"loss_type": [loss], "beta": 0.3, **DPO_OPTIONS.get(loss, {}), **options}
+    chosen = {"loss_type": [loss], **({} if loss in dpo_method.UNREFERENCED else {"beta": 0.3}), **DPO_OPTIONS.get(loss, {}), **options}
 
     def method(args: DPOConfig, parts: Any) -> DPO:
         parts.policy.sum_sq = args.use_weighting
-        return DPO(args, policy=parts.policy, reference=parts.reference, here=parts.here)
+        reference = None if loss in dpo_method.UNREFERENCED else parts.reference
+        return DPO(args, policy=parts.policy, reference=reference, here=parts.here)
 
     return Case(
         name=f"dpo-{name or loss}",
