@@ -151,7 +151,7 @@ STEPS = {"prompt": "a", "completions": ["b", "c"], "labels": [True, 0]}
         ({"chosen": TURNS, "rejected": TURNS, "prompt": "Hi"}, PAIR_FORMATS, "preference", "chosen rejected", None),
         ({"chosen_ids": [1], "rejected_ids": [2], "chosen": "a"}, PAIR_FORMATS, "preference_ids", "chosen_ids rejected_ids", None),
         (SCORED, PAIR_FORMATS, "scored", "prompt completions scores", "scored"),
-        (SCORED | {"scores": None, "ratings": [1, 2]}, PAIR_FORMATS, "rated", "prompt completions ratings", "rated"),
+        (SCORED | {"scores": None, "ratings": [1, 2]}, PAIR_FORMATS, "scored", "prompt completions ratings", "scored"),
         (STEPS, STEPWISE_FORMATS, "stepwise", "prompt completions labels", "stepwise"),
         (LABELLED, UNPAIRED_FORMATS, "unpaired", "prompt completion label", "unpaired"),
         (LABELLED, SFT_FORMATS, "prompt_completion", "prompt completion", "prompt+completion"),
@@ -174,7 +174,7 @@ def test_a_format_says_whether_rows_have_a_prompt_of_their_own():
     assert not any(check_rows([row], accepted=UNPAIRED_FORMATS).implicit for row in (PAIR, SCORED, LABELLED))
 
 
-PAIRS = "['prompt'+]'chosen'+'rejected', 'prompt'+'completions'+'scores', 'prompt'+'completions'+'ratings', "
+PAIRS = "['prompt'+]'chosen'+'rejected', 'prompt'+'completions'+'scores' (or 'ratings'), "
 PAIRS += "['prompt_ids'+]'chosen_ids'+'rejected_ids' or a formatting_func"
 LABELS = f"'prompt'+'completion'+'label', {PAIRS}"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
@@ -40,7 +40,6 @@ FORMATS = {
         ),
         RowFormat(name="unpaired", required=("prompt", "completion", "label"), optional=CHAT_OPTIONS, instead="KTO"),
         RowFormat(name="scored", required=("prompt", "completions", "scores"), optional=CHAT_OPTIONS, instead=_PAIRS),
-        RowFormat(name="rated", required=("prompt", "completions", "ratings"), optional=CHAT_OPTIONS, instead=_PAIRS),
         RowFormat(name="stepwise", required=("prompt", "completions", "labels"), instead="process reward models"),
         RowFormat(name="prompt_completion", required=("prompt", "completion"), optional=CHAT_OPTIONS, instead=_SFT),
         RowFormat(name="messages", required=("messages",), optional=CHAT_OPTIONS, instead=_SFT),
@@ -51,7 +50,7 @@ FORMATS = {
 }
 CHAT = ("messages", "conversations")
 SFT_FORMATS = ("input_ids", "prompt_completion", "messages", "conversations", "text")
-PAIR_FORMATS = ("preference_ids", "rated", "scored", "preference")
+PAIR_FORMATS = ("preference_ids", "scored", "preference")
 """From each of these a chosen and a rejected completion of one prompt are read."""
 UNPAIRED_FORMATS = (*PAIR_FORMATS, "unpaired")
 """From each of these completions with labels are read."""
@@ -131,14 +130,14 @@ def find_format(row: Row, where: str, *, text_field: str = "text", accepted: Seq
     present = [name for name, value in row.items() if value is not None]
 
     def fits(row_format: RowFormat) -> bool:
-        return set(_required(row_format.name, text_field)).issubset(present)
+        return set(_required(row_format.name, text_field, present)).issubset(present)
 
     fitting = [one for one in FORMATS.values() if fits(one)]
     for row_format in fitting:
         if row_format.name in accepted:
             return _format(row_format, row, present, text_field)
     if fitting and fitting[0].name != "prompt":
-        required = ", ".join(map(repr, _required(fitting[0].name, text_field)))
+        required = ", ".join(map(repr, _required(fitting[0].name, text_field, present)))
         raise DataError(
             f"{where} has the columns {required}, which are for {fitting[0].instead}; "
             f"give rows of {_describe(accepted, text_field)}, or select the columns to read."
@@ -149,7 +148,7 @@ def find_format(row: Row, where: str, *, text_field: str = "text", accepted: Seq
 
 
 def _format(row_format: RowFormat, row: Row, present: Sequence[str], text_field: str) -> Format:
-    name, required = row_format.name, _required(row_format.name, text_field)
+    name, required = row_format.name, _required(row_format.name, text_field, present)
     optional = [column for column in row_format.optional if column in present]
     conversational = name in CHAT or (name in (*PAIR_FORMATS[1:], "unpaired", "prompt_completion") and isinstance(row[required[0]], list))
     if name == "preference" and conversational and isinstance(row.get("prompt"), str):
@@ -160,19 +159,22 @@ def _format(row_format: RowFormat, row: Row, present: Sequence[str], text_field:
     )
 
 
-def _required(name: str, text_field: str) -> tuple[str, ...]:
+def _required(name: str, text_field: str, present: Collection[str]) -> tuple[str, ...]:
+    """The columns that make a row one of the format `name`, given those that are `present`."""
+    if name == "scored" and "ratings" in present and "scores" not in present:
+        return (*FORMATS[name].required[:-1], "ratings")
     return (text_field,) if name == "text" else FORMATS[name].required
 
 
 def _describe(accepted: Sequence[str], text_field: str) -> str:
     optional = {"preference": "['prompt'+]", "preference_ids": "['prompt_ids'+]"}
-    names = [optional.get(name, "") + "+".join(map(repr, _required(name, text_field))) for name in reversed(accepted)]
-    return ", ".join(names) + " or a formatting_func"
+    names = [optional.get(name, "") + "+".join(map(repr, _required(name, text_field, ()))) for name in reversed(accepted)]
+    return ", ".join(names).replace("'scores'", "'scores' (or 'ratings')") + " or a formatting_func"
 
 
 def _nearest(row: Row, text_field: str, accepted: Sequence[str]) -> str:
     """What the columns seen look like; a clause to end a sentence with."""
-    required = {name: _required(name, text_field) for name in FORMATS if name in accepted}
+    required = {name: _required(name, text_field, row) for name in FORMATS if name in accepted}
     begun = {
         name: [c for c in dict.fromkeys(("prompt", *columns)) if c in row and c in (*columns, *FORMATS[name].columns)]
         for name, columns in required.items()
@@ -201,7 +203,7 @@ def _half(row: Row, half: Sequence[str], missing: Sequence[str]) -> str:
 
 def check_row(row: Row, where: str, fmt: Format) -> None:
     """Checks the cells of one row. Errors: DataError naming the row, the column and, in a conversation, the message."""
-    required = fmt.columns if fmt.name == "text" else FORMATS[fmt.name].required
+    required = fmt.columns if fmt.name == "text" else fmt.columns[: len(FORMATS[fmt.name].required)]
     if fmt.name in GROUP_FORMATS:
         required = _check_like_first(row, where, fmt)
     for column in required:
@@ -270,7 +272,7 @@ def _mixed(value: Any, fmt: Format) -> str:
 
 def _check_like_first(row: Row, where: str, fmt: Format) -> tuple[str, ...]:
     """The columns that each row of a preference format needs. Errors: DataError for one that the first row has not."""
-    required = FORMATS[fmt.name].required
+    required = fmt.columns[: len(FORMATS[fmt.name].required)]
     if fmt.name not in ("preference", "preference_ids"):
         return required
     for column in _IN_EVERY_ROW:

@@ -97,7 +97,7 @@ class GroupReader:
         margin = row.get("margin") if "margin" in fmt.columns else None
         if fmt.name == "unpaired":
             completions, labels = [row["completion"]], [int(row["label"])]
-        elif fmt.name in ("scored", "rated"):
+        elif fmt.name == "scored":
             completions = _best_and_worst(row["completions"], row[fmt.columns[2]])
         else:
             completions = [row[column] for column in fmt.columns[:2]]
