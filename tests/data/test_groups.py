@@ -252,8 +252,8 @@ def test_labels_are_counted_and_balanced(tokenizer):
     assert str(report(4, 3)).endswith(" 4 completions with the label true, 3 false.")
     assert str(report(3, 3)).endswith(" 3 completions with the label true, 3 false.")
     assert "to balance them" in str(report(5, 3))
-    assert str(report(3, 0)).endswith(" All 3 labels are true: KTO needs completions with the label false too.")
-    assert str(report(0, 2)).endswith(" All 2 labels are false: KTO needs completions with the label true too.")
+    assert str(report(3, 0)).endswith(" All 3 labels are true; learning from labels needs both.")
+    assert str(report(0, 2)).endswith(" All 2 labels are false; learning from labels needs both.")
     assert "label" not in str(prepared(SHORT, tokenizer).report)
 
 

@@ -112,8 +112,8 @@ class PrepareReport(RowCounts):
     def _balance(self) -> str:
         """Labels, and the weights that would balance them (Ethayarajh et al. 2024, arXiv:2402.01306, eq. 8)."""
         if not (self.desirable and self.undesirable):
-            one, other = ("true", "false") if self.desirable else ("false", "true")
-            return f"All {self.desirable + self.undesirable:,} labels are {one}: KTO needs completions with the label {other} too."
+            label = "true" if self.desirable else "false"
+            return f"All {self.desirable + self.undesirable:,} labels are {label}; learning from labels needs both."
         said = f"{self.desirable:,} completions with the label true, {self.undesirable:,} false"
         ratio = self.desirable / self.undesirable
         if 1 <= ratio <= 4 / 3:
