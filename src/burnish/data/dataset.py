@@ -8,11 +8,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from burnish.data.formats import Format, check_rows
+from burnish.data.formats import SFT_FORMATS, Format, check_rows
 from burnish.data.order import Order, permutation
 from burnish.data.prepare import PrepareOptions, prepare
 from burnish.data.rows import DataError, PlacedRows, Row, Rows, digest
 from burnish.data.sources import StreamRows, open_rows
+from burnish.data.store import FirstBranches
 from burnish.types import Example
 
 HELD_OUT = 7
@@ -79,6 +80,7 @@ def hold_out(rows: Rows, size: int | float, seed: int) -> tuple[Rows, Rows]:
 class Prepared(Protocol):
     """What preparing one source gives: `store.ExampleStore`."""
 
+    name: str
     lengths: np.ndarray
     trained: np.ndarray
     report: Any
@@ -87,6 +89,7 @@ class Prepared(Protocol):
     def fingerprint(self) -> str: ...
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Example: ...
+    def first_branches(self) -> FirstBranches: ...
 
 
 class JoinedExamples:
@@ -113,6 +116,16 @@ class JoinedExamples:
         """For the run's data.json."""
         return {"fingerprint": self.fingerprint, "examples": len(self), "reports": [str(part.report) for part in self.parts]}
 
+    def check_both_labels(self) -> None:
+        """Errors: DataError where completions with one of the labels true and false are missing."""
+        desirable = sum(part.report.desirable for part in self.parts)
+        undesirable = sum(part.report.undesirable for part in self.parts)
+        if not (desirable and undesirable):
+            found = (
+                f"all {desirable + undesirable:,} are {'true' if desirable else 'false'}" if desirable or undesirable else "there are none"
+            )
+            raise DataError(f"Learning from labels needs some that are true and some that are false, but {found}; add rows with others.")
+
     def order(self, weights: Sequence[float] | None, *, seed: int, shuffle: bool) -> Order:
         return Order([len(p) for p in self.parts], weights, seed=seed, shuffle=shuffle)
 
@@ -124,9 +137,11 @@ def named_sets(given: Any) -> Mapping[str, Any]:
     return {f"eval_{name}": one for name, one in given.items()} if isinstance(given, Mapping) else {"eval": given}
 
 
-def formats_of(dataset: Dataset, *, text_field: str = "text", has_formatting_func: bool = False) -> tuple[Format, ...]:
-    """The format of each source, its first rows checked. Raises DataError."""
-    options: dict[str, Any] = {"text_field": text_field, "has_formatting_func": has_formatting_func}
+def formats_of(
+    dataset: Dataset, *, accepted: Sequence[str] = SFT_FORMATS, text_field: str = "text", has_formatting_func: bool = False
+) -> tuple[Format, ...]:
+    """The format of each source, one of those `accepted`, its first rows checked. Raises DataError."""
+    options: dict[str, Any] = {"accepted": accepted, "text_field": text_field, "has_formatting_func": has_formatting_func}
     return tuple(check_rows(dataset.first_rows(i), **options) for i in range(len(dataset.sources)))
 
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -110,6 +111,30 @@ def _or(value: float | None, absent: Any) -> Any:
     return absent if value is None else value
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirstBranches:
+    """Where the prompt and the first branch of each example lie: ``tokens[start:prompt_end]`` and ``tokens[prompt_end:end]``."""
+
+    tokens: np.ndarray
+    start: np.ndarray
+    prompt_end: np.ndarray
+    end: np.ndarray
+    """int64 ``[examples]``, like `start` and `prompt_end`."""
+    segment_end: np.ndarray
+    """int64 ``[segments + 1]``, from 0."""
+    trained_before: np.ndarray
+    """int64 ``[segments + 1]``: trained tokens before each segment, and in all."""
+
+    def trained(self, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+        """Trained tokens among ``tokens[start:end]``, for many at once."""
+        return self._before(end) - self._before(start)
+
+    def _before(self, at: np.ndarray) -> np.ndarray:
+        segment = np.searchsorted(self.segment_end[1:-1], at, side="right")
+        whole, inside = self.trained_before[segment], at - self.segment_end[segment]
+        return whole + np.where(self.trained_before[segment + 1] > whole, inside, 0)
+
+
 class ExampleStore:
     """Examples by number.
 
@@ -133,7 +158,13 @@ class ExampleStore:
         self.lengths = np.diff(self._token_end[self._segment_end], prepend=0)
         self.trained = columns["trained"].astype(np.int64)
         self.report = report or PrepareReport(
-            rows=len(self), kept=len(self), tokens=int(self.lengths.sum()), trained_tokens=int(self.trained.sum()), format="examples"
+            rows=len(self),
+            kept=len(self),
+            tokens=int(self.lengths.sum()),
+            trained_tokens=int(self.trained.sum()),
+            desirable=int((columns["branch_label"] == 1).sum()),
+            undesirable=int((columns["branch_label"] == 0).sum()),
+            format="examples",
         )
 
     @classmethod
@@ -186,6 +217,22 @@ class ExampleStore:
 
     def __iter__(self) -> Iterator[Example]:
         return (self[i] for i in range(len(self)))
+
+    def first_branches(self) -> FirstBranches:
+        """Where prompts and first branches are, without an example being made."""
+        columns = self._columns
+        first_branch = self._branch_end - columns["branches"]
+        first = np.concatenate(([0], self._segment_end[:-1]))
+        prompt_end = first + columns["prompt_segments"]
+        trained = columns["segment_length"] * columns["segment_trained"]
+        return FirstBranches(
+            tokens=columns["tokens"],
+            start=self._token_end[first],
+            prompt_end=self._token_end[prompt_end],
+            end=self._token_end[prompt_end + columns["branch_segments"][first_branch]],
+            segment_end=self._token_end,
+            trained_before=np.concatenate(([0], np.cumsum(trained, dtype=np.int64))),
+        )
 
     @cached_property
     def fingerprint(self) -> str:
