@@ -2,7 +2,8 @@ import time
 
 import pytest
 
-from burnish.data.formats import FORMATS, SFT_FORMATS, SPEAKERS, Format, check_rows
+from burnish.data.cells import SPEAKERS
+from burnish.data.formats import FORMATS, PAIR_FORMATS, SFT_FORMATS, STEPWISE_FORMATS, UNPAIRED_FORMATS, Format, check_rows
 from burnish.data.messages import _ROLES
 from burnish.data.rows import DataError, ListRows
 
@@ -135,9 +136,120 @@ def test_speakers_are_those_the_renderer_knows():
     assert set(SPEAKERS) == set(_ROLES)
 
 
-def test_the_table_has_room_for_later_methods():
-    rows = [{"prompt": "a", "chosen": "b", "rejected": "c"}]
-    assert check_rows(rows, accepted=("preference",)).columns == ("chosen", "rejected", "prompt")
+PAIR = {"prompt": "a", "chosen": "b", "rejected": "c"}
+LABELLED = {"prompt": "a", "completion": "b", "label": True}
+SCORED = {"prompt": "a", "completions": ["b", "c"], "scores": [1, 0.5]}
+STEPS = {"prompt": "a", "completions": ["b", "c"], "labels": [True, 0]}
+
+
+@pytest.mark.parametrize(
+    ("row", "accepted", "name", "columns", "said"),
+    [
+        (PAIR, PAIR_FORMATS, "preference", "chosen rejected prompt", "preference"),
+        (PAIR | {"id": 1, "margin": 1, "prompt": None}, UNPAIRED_FORMATS, "preference", "chosen rejected margin", None),
+        ({"prompt": TURNS[:1], "chosen": TURNS[1:], "rejected": []}, PAIR_FORMATS, "preference", "chosen rejected prompt", None),
+        ({"chosen": TURNS, "rejected": TURNS, "prompt": "Hi"}, PAIR_FORMATS, "preference", "chosen rejected", None),
+        ({"chosen_ids": [1], "rejected_ids": [2], "chosen": "a"}, PAIR_FORMATS, "preference_ids", "chosen_ids rejected_ids", None),
+        (SCORED, PAIR_FORMATS, "scored", "prompt completions scores", "scored"),
+        (SCORED | {"scores": None, "ratings": [1, 2]}, PAIR_FORMATS, "rated", "prompt completions ratings", "rated"),
+        (STEPS, STEPWISE_FORMATS, "stepwise", "prompt completions labels", "stepwise"),
+        (LABELLED, UNPAIRED_FORMATS, "unpaired", "prompt completion label", "unpaired"),
+        (LABELLED, SFT_FORMATS, "prompt_completion", "prompt completion", "prompt+completion"),
+        (PAIR | {"messages": TURNS}, SFT_FORMATS, "messages", "messages", "messages"),
+        (PAIR | {"messages": TURNS}, PAIR_FORMATS, "preference", "chosen rejected prompt", "preference"),
+    ],
+)
+def test_a_row_that_fits_several_formats_is_read_as_one_that_is_accepted(row, accepted, name, columns, said):
+    found = check_rows([row], accepted=accepted)
+    assert (found.name, " ".join(found.columns)) == (name, columns)
+    assert set(found.unused) == set(row) - set(found.columns)
+    assert str(found) == said or said is None
+
+
+def test_a_format_says_whether_rows_have_a_prompt_of_their_own():
+    turns = check_rows([{"chosen": TURNS, "rejected": TURNS}], accepted=PAIR_FORMATS)
+    assert (turns.implicit, str(turns)) == (True, "preference of messages without a prompt of their own")
+    ids = check_rows([{"chosen_ids": [1], "rejected_ids": [2]}], accepted=PAIR_FORMATS)
+    assert (ids.implicit, str(ids)) == (True, "preference as token ids without a prompt of their own")
+    assert not any(check_rows([row], accepted=UNPAIRED_FORMATS).implicit for row in (PAIR, SCORED, LABELLED))
+
+
+PAIRS = "['prompt'+]'chosen'+'rejected', 'prompt'+'completions'+'scores', 'prompt'+'completions'+'ratings', "
+PAIRS += "['prompt_ids'+]'chosen_ids'+'rejected_ids' or a formatting_func"
+LABELS = f"'prompt'+'completion'+'label', {PAIRS}"
+
+
+@pytest.mark.parametrize(
+    ("row", "accepted", "message"),
+    [
+        (
+            {"prompt": "a", "chosen": "b"},
+            PAIR_FORMATS,
+            f"has the columns ['prompt', 'chosen'], but a row needs {PAIRS}: columns 'prompt', 'chosen' need 'rejected' beside them.",
+        ),
+        ({"prompt": "a"}, UNPAIRED_FORMATS, f"has the columns ['prompt'], but a row needs {LABELS}: column 'prompt' needs 'chosen' and "),
+        (PAIR | {"chosen": None}, PAIR_FORMATS, "column 'chosen' is None."),
+        (
+            {"prompt": "a", "completion": "b"},
+            UNPAIRED_FORMATS,
+            f"has the columns 'prompt', 'completion', which are for supervised fine-tuning; give rows of {LABELS}, or select",
+        ),
+        (LABELLED, PAIR_FORMATS, f"has the columns 'prompt', 'completion', 'label', which are for KTO; give rows of {PAIRS}, or"),
+        (SCORED, SFT_FORMATS, "'prompt', 'completions', 'scores', which are for preference methods such as DPO; give"),
+        (STEPS, SFT_FORMATS, "'prompt', 'completions', 'labels', which are for process reward models; give"),
+        (PAIR, STEPWISE_FORMATS, "which are for preference methods such as DPO; give rows of 'prompt'+'completions'+'labels' or a form"),
+        (
+            PAIR | {"rejected": TURNS},
+            PAIR_FORMATS,
+            ": 'rejected' is of type list, not text; prompt and completion are both text or both lists of messages.",
+        ),
+        (PAIR | {"prompt": TURNS}, PAIR_FORMATS, ": 'prompt' is of type list, not text; prompt and completion are both text or both"),
+        (PAIR | {"margin": "wide"}, PAIR_FORMATS, ": 'margin' is 'wide', not a finite number."),
+        (PAIR | {"score_chosen": 1}, PAIR_FORMATS, " has 'score_chosen' alone; give both 'score_chosen' and 'score_rejected', or none."),
+        (PAIR | {"score_chosen": 1, "score_rejected": True}, PAIR_FORMATS, ": 'score_rejected' is True, not a finite number."),
+        (
+            {"prompt": "Hi", "chosen": TURNS[1:], "rejected": TURNS[1:]},
+            PAIR_FORMATS,
+            ": 'prompt' is text and 'chosen' is messages that do not hold it; give the prompt as messages too.",
+        ),
+        (
+            {"prompt": [], "chosen": TURNS, "rejected": TURNS},
+            PAIR_FORMATS,
+            ": 'prompt' is an empty conversation; give at least one message.",
+        ),
+        (LABELLED | {"label": "yes"}, UNPAIRED_FORMATS, ": 'label' is 'yes'; a label is true or false (or 1 or 0)."),
+        (LABELLED | {"label": 2}, UNPAIRED_FORMATS, ": 'label' is 2; a label is true or false (or 1 or 0)."),
+        (SCORED | {"scores": [1]}, PAIR_FORMATS, ": 'scores' has 1 entries for 2 completions; give one for each."),
+        (SCORED | {"scores": [1, float("nan")]}, PAIR_FORMATS, ": 'scores[1]' is nan, not a finite number."),
+        (SCORED | {"scores": 1}, PAIR_FORMATS, ": 'scores' is of type int, not a list of numbers."),
+        (SCORED | {"completions": ["a", 3]}, PAIR_FORMATS, ": 'completions[1]' is of type int, not text."),
+        (
+            {"prompt": TURNS[:1], "completions": [[{"role": "asistant", "content": "a"}]], "scores": [1]},
+            PAIR_FORMATS,
+            ": 'completions[0]' message 0 has the unknown role 'asistant' (did you mean 'assistant'?)",
+        ),
+        (STEPS | {"labels": [1, None]}, STEPWISE_FORMATS, ": 'labels[1]' is None; a label is true or false (or 1 or 0)."),
+        (STEPS | {"labels": [1]}, STEPWISE_FORMATS, ": 'labels' has 1 entries for 2 completions; give one for each."),
+        (STEPS | {"prompt": TURNS}, STEPWISE_FORMATS, ": 'prompt' is of type list, not text."),
+        ({"chosen_ids": [1, -1], "rejected_ids": [1]}, PAIR_FORMATS, ": 'chosen_ids' is not a flat list of token ids."),
+    ],
+)
+def test_what_is_wrong_with_preferences_is_said(row, accepted, message):
+    said = failure(row, accepted=accepted)
+    assert said.startswith("data[0]")
+    assert message in said
+
+
+def test_all_rows_have_a_prompt_and_a_margin_or_none():
+    without = {"chosen": "b", "rejected": "c"}
+    assert failure(without, PAIR, accepted=PAIR_FORMATS) == (
+        "data[1] has a 'prompt', which the first row has not; give it in all rows or in none."
+    )
+    assert failure(PAIR, without, accepted=PAIR_FORMATS).startswith("data[1] has no 'prompt', which the first row has;")
+    assert failure(PAIR | {"margin": 1}, PAIR, accepted=PAIR_FORMATS).startswith("data[1] has no 'margin', which the first row has;")
+    assert failure(PAIR, PAIR | {"margin": 1}, accepted=PAIR_FORMATS) == (
+        "data[1] has a 'margin', which the first row has not; give it in all rows or in none."
+    )
     assert set(SFT_FORMATS) < set(FORMATS)
 
 

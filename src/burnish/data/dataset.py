@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from burnish.data.formats import Format, check_rows
+from burnish.data.formats import SFT_FORMATS, Format, check_rows
 from burnish.data.order import Order, permutation
 from burnish.data.prepare import PrepareOptions, prepare
 from burnish.data.rows import DataError, PlacedRows, Row, Rows, digest
@@ -124,9 +124,11 @@ def named_sets(given: Any) -> Mapping[str, Any]:
     return {f"eval_{name}": one for name, one in given.items()} if isinstance(given, Mapping) else {"eval": given}
 
 
-def formats_of(dataset: Dataset, *, text_field: str = "text", has_formatting_func: bool = False) -> tuple[Format, ...]:
-    """The format of each source, its first rows checked. Raises DataError."""
-    options: dict[str, Any] = {"text_field": text_field, "has_formatting_func": has_formatting_func}
+def formats_of(
+    dataset: Dataset, *, accepted: Sequence[str] = SFT_FORMATS, text_field: str = "text", has_formatting_func: bool = False
+) -> tuple[Format, ...]:
+    """The format of each source, one of those `accepted`, its first rows checked. Raises DataError."""
+    options: dict[str, Any] = {"accepted": accepted, "text_field": text_field, "has_formatting_func": has_formatting_func}
     return tuple(check_rows(dataset.first_rows(i), **options) for i in range(len(dataset.sources)))
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
-from burnish.data.rows import DataError, Row, Rows, did_you_mean
+from burnish.data.cells import MASKS, check_ids, check_label, check_list, check_messages, check_number, check_one_each, check_tokens
+from burnish.data.rows import DataError, Row, Rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,28 +27,39 @@ class RowFormat:
 
 
 CHAT_OPTIONS = ("tools", "chat_template_kwargs")
-MASKS = ("completion_mask", "assistant_masks")
+SCORES = ("score_chosen", "score_rejected")
+_PAIRS, _SFT = "preference methods such as DPO", "supervised fine-tuning"
 
 FORMATS = {
     row_format.name: row_format
-    for row_format in (  # a row that fits several is read as the first of them
-        RowFormat(name="input_ids", required=("input_ids",), optional=("labels", *MASKS, "attention_mask")),
+    for row_format in (  # a row that fits several of those accepted is read as the first of them
+        RowFormat(name="input_ids", required=("input_ids",), optional=("labels", *MASKS, "attention_mask"), instead=_SFT),
+        RowFormat(name="preference_ids", required=("chosen_ids", "rejected_ids"), optional=("prompt_ids", "margin"), instead=_PAIRS),
         RowFormat(
-            name="preference", required=("chosen", "rejected"), optional=("prompt", *CHAT_OPTIONS), instead="preference methods such as DPO"
+            name="preference", required=("chosen", "rejected"), optional=("prompt", "margin", *SCORES, *CHAT_OPTIONS), instead=_PAIRS
         ),
-        RowFormat(name="prompt_completion", required=("prompt", "completion"), optional=CHAT_OPTIONS),
-        RowFormat(name="messages", required=("messages",), optional=CHAT_OPTIONS),
-        RowFormat(name="conversations", required=("conversations",), optional=CHAT_OPTIONS),
-        RowFormat(name="text", required=("text",)),
+        RowFormat(name="unpaired", required=("prompt", "completion", "label"), optional=CHAT_OPTIONS, instead="KTO"),
+        RowFormat(name="scored", required=("prompt", "completions", "scores"), optional=CHAT_OPTIONS, instead=_PAIRS),
+        RowFormat(name="rated", required=("prompt", "completions", "ratings"), optional=CHAT_OPTIONS, instead=_PAIRS),
+        RowFormat(name="stepwise", required=("prompt", "completions", "labels"), instead="process reward models"),
+        RowFormat(name="prompt_completion", required=("prompt", "completion"), optional=CHAT_OPTIONS, instead=_SFT),
+        RowFormat(name="messages", required=("messages",), optional=CHAT_OPTIONS, instead=_SFT),
+        RowFormat(name="conversations", required=("conversations",), optional=CHAT_OPTIONS, instead=_SFT),
+        RowFormat(name="text", required=("text",), instead=_SFT),
         RowFormat(name="prompt", required=("prompt",), optional=CHAT_OPTIONS, instead="online methods such as GRPO"),
     )
 }
 CHAT = ("messages", "conversations")
 SFT_FORMATS = ("input_ids", "prompt_completion", "messages", "conversations", "text")
-
-ROLES = ("system", "developer", "user", "assistant", "tool", "function", "ipython", "model", "chatbot")
-SPEAKERS = ("human", "user", "gpt", "assistant", "system", "tool", "observation", "function_response", "function_call")
-"""Who speaks in a from/value turn; `data/chat.py` says which role each has."""
+PAIR_FORMATS = ("preference_ids", "rated", "scored", "preference")
+"""From each of these a chosen and a rejected completion of one prompt are read."""
+UNPAIRED_FORMATS = (*PAIR_FORMATS, "unpaired")
+"""From each of these completions with labels are read."""
+STEPWISE_FORMATS = ("stepwise",)
+GROUP_FORMATS = frozenset((*UNPAIRED_FORMATS, *STEPWISE_FORMATS))
+"""Those whose examples have a prompt and, perhaps, several branches."""
+_IN_EVERY_ROW = ("prompt", "prompt_ids", "margin")
+"""Columns of pairs that all rows have where the first has them."""
 
 ALIASES = {
     "instruction": "prompt",
@@ -76,8 +88,15 @@ class Format:
     unused: tuple[str, ...] = field(default=(), compare=False)
     """Columns of the first row that are not read."""
 
+    @property
+    def implicit(self) -> bool:
+        """Whether rows are pairs whose prompt is what the two have in common."""
+        return self.name in ("preference", "preference_ids") and not {"prompt", "prompt_ids"} & set(self.columns)
+
     def __str__(self) -> str:
-        return self.name.replace("_", "+") + (" of messages" if self.name == "prompt_completion" and self.conversational else "")
+        name = {"prompt_completion": "prompt+completion", "preference_ids": "preference as token ids"}.get(self.name, self.name)
+        name += " of messages" if self.conversational and self.name not in CHAT else ""
+        return name + " without a prompt of their own" * self.implicit
 
 
 def check_rows(
@@ -108,72 +127,171 @@ def check_rows(
 
 
 def find_format(row: Row, where: str, *, text_field: str = "text", accepted: Sequence[str] = SFT_FORMATS) -> Format:
-    """The format of one row, by its columns."""
+    """The format of one row, by its columns: the first of `FORMATS` that is accepted and fits."""
     present = [name for name, value in row.items() if value is not None]
-    for row_format in FORMATS.values():
-        required = (text_field,) if row_format.name == "text" else row_format.required
-        if not set(required).issubset(present):
-            continue
-        if row_format.name not in accepted:
-            if row_format.name == "prompt":
-                break
-            raise DataError(
-                f"{where} has the columns {', '.join(map(repr, required))}, which are for {row_format.instead}; "
-                f"give rows of {_describe(accepted, text_field)}, or select the columns to read."
-            )
-        columns = (*required, *(name for name in row_format.optional if name in present))
-        return Format(
-            name=row_format.name,
-            columns=columns,
-            conversational=row_format.name in CHAT or (row_format.name not in ("text", "input_ids") and isinstance(row[required[0]], list)),
-            unused=tuple(name for name in row if name not in columns),
+
+    def fits(row_format: RowFormat) -> bool:
+        return set(_required(row_format.name, text_field)).issubset(present)
+
+    fitting = [one for one in FORMATS.values() if fits(one)]
+    for row_format in fitting:
+        if row_format.name in accepted:
+            return _format(row_format, row, present, text_field)
+    if fitting and fitting[0].name != "prompt":
+        required = ", ".join(map(repr, _required(fitting[0].name, text_field)))
+        raise DataError(
+            f"{where} has the columns {required}, which are for {fitting[0].instead}; "
+            f"give rows of {_describe(accepted, text_field)}, or select the columns to read."
         )
     raise DataError(
         f"{where} has the columns {list(row)}, but a row needs {_describe(accepted, text_field)}{_nearest(row, text_field, accepted)}."
     )
 
 
+def _format(row_format: RowFormat, row: Row, present: Sequence[str], text_field: str) -> Format:
+    name, required = row_format.name, _required(row_format.name, text_field)
+    optional = [column for column in row_format.optional if column in present]
+    conversational = name in CHAT or (name in (*PAIR_FORMATS[1:], "unpaired", "prompt_completion") and isinstance(row[required[0]], list))
+    if name == "preference" and conversational and isinstance(row.get("prompt"), str):
+        optional.remove("prompt")  # some sets repeat the question as text beside conversations that begin with it
+    columns = (*required, *optional)
+    return Format(
+        name=name, columns=columns, conversational=conversational, unused=tuple(column for column in row if column not in columns)
+    )
+
+
+def _required(name: str, text_field: str) -> tuple[str, ...]:
+    return (text_field,) if name == "text" else FORMATS[name].required
+
+
 def _describe(accepted: Sequence[str], text_field: str) -> str:
-    names = [repr(text_field) if name == "text" else "+".join(map(repr, FORMATS[name].required)) for name in reversed(accepted)]
+    optional = {"preference": "['prompt'+]", "preference_ids": "['prompt_ids'+]"}
+    names = [optional.get(name, "") + "+".join(map(repr, _required(name, text_field))) for name in reversed(accepted)]
     return ", ".join(names) + " or a formatting_func"
 
 
 def _nearest(row: Row, text_field: str, accepted: Sequence[str]) -> str:
     """What the columns seen look like; a clause to end a sentence with."""
-    known = [text_field, *(column for name in accepted if name != "text" for column in FORMATS[name].required)]
-    if half := [column for column in ("prompt", "completion") if column in row]:
-        missing = "completion" if half == ["prompt"] else "prompt"
-        return f": column {half[0]!r} needs {missing!r} beside it" if row[half[0]] is not None else f": column {half[0]!r} is None"
+    required = {name: _required(name, text_field) for name in FORMATS if name in accepted}
+    begun = {
+        name: [c for c in dict.fromkeys(("prompt", *columns)) if c in row and c in (*columns, *FORMATS[name].columns)]
+        for name, columns in required.items()
+    }
+    if any(begun.values()):
+        name = max(begun, key=lambda name: len(begun[name]))
+        return _half(row, begun[name], [column for column in required[name] if column not in row])
+    known = [column for columns in required.values() for column in columns]
     for column in row:
         if near := get_close_matches(column.lower(), known, n=1):
-            return f": column {column!r} is None" if column == near[0] else f": column {column!r} looks like {near[0]!r}"
+            return f": column {column!r} looks like {near[0]!r}"
     for column in row:
         if column.lower() in ALIASES:
             return f": column {column!r} looks like {ALIASES[column.lower()]!r}, rename it or give a formatting_func"
     return ""
 
 
+def _half(row: Row, half: Sequence[str], missing: Sequence[str]) -> str:
+    empty = [column for column in half if row[column] is None]
+    if empty:
+        return f": column {empty[0]!r} is None"
+    needs = ("needs", "it") if len(half) == 1 else ("need", "them")
+    columns, others = ", ".join(map(repr, half)), " and ".join(map(repr, missing))
+    return f": column{'s' * (len(half) > 1)} {columns} {needs[0]} {others} beside {needs[1]}"
+
+
 def check_row(row: Row, where: str, fmt: Format) -> None:
     """Checks the cells of one row. Errors: DataError naming the row, the column and, in a conversation, the message."""
-    for column in FORMATS[fmt.name].required if fmt.name != "text" else fmt.columns:
+    required = fmt.columns if fmt.name == "text" else FORMATS[fmt.name].required
+    if fmt.name in GROUP_FORMATS:
+        required = _check_like_first(row, where, fmt)
+    for column in required:
         if row.get(column) is None:
             raise DataError(f"{where} has no {column!r}, which the first row has; its columns are {list(row)}.")
-        if fmt.conversational:
-            check_messages(row[column], where, column)
-        elif fmt.name != "input_ids" and not isinstance(row[column], str):
-            raise DataError(f"{where}: {column!r} is of type {type(row[column]).__name__}, not text{_mixed(row[column], fmt)}.")
+        _check_cell(row[column], where, column, fmt)
     if fmt.conversational and not isinstance(row.get("chat_template_kwargs") or {}, Mapping):
         raise DataError(
             f"{where}: 'chat_template_kwargs' is of type {type(row['chat_template_kwargs']).__name__}, not an object of arguments."
         )
     if fmt.name == "input_ids":
         check_tokens(row, where)
+    elif "completions" in required:
+        check_one_each(row, where, required[-1], "completions")
+
+
+_CELLS = {
+    "prompt_ids": check_ids,
+    "chosen_ids": check_ids,
+    "rejected_ids": check_ids,
+    "label": check_label,
+    "margin": check_number,
+    "score_chosen": check_number,
+    "score_rejected": check_number,
+}
+_LISTS = {
+    "labels": ("true and false", check_label),
+    "scores": ("numbers", check_number),
+    "ratings": ("numbers", check_number),
+    "completions": ("completions", None),
+}
+"""Columns of the preference formats: what their cells, or the entries of their cells, are. None: text or messages."""
+
+
+def _check_cell(cell: Any, where: str, column: str, fmt: Format) -> None:
+    if fmt.name == "input_ids":
+        return
+    if fmt.name not in GROUP_FORMATS or column not in {*_CELLS, *_LISTS}:
+        _check_said(cell, where, column, fmt)
+    elif column in _CELLS:
+        _CELLS[column](cell, where, column)
+    else:
+        what, check = _LISTS[column]
+        check_list(cell, where, column, what)
+        for i, one in enumerate(cell):
+            if check:
+                check(one, where, f"{column}[{i}]")
+            else:
+                _check_said(one, where, f"{column}[{i}]", fmt)
+
+
+def _check_said(cell: Any, where: str, column: str, fmt: Format) -> None:
+    """Text or messages, as in the first row. An empty completion of a pair is counted when it is read, not refused."""
+    if fmt.conversational:
+        if cell != [] or column == "prompt" or fmt.name not in GROUP_FORMATS:
+            check_messages(cell, where, column)
+    elif not isinstance(cell, str):
+        raise DataError(f"{where}: {column!r} is of type {type(cell).__name__}, not text{_mixed(cell, fmt)}.")
 
 
 def _mixed(value: Any, fmt: Format) -> str:
-    if isinstance(value, list) and fmt.name == "prompt_completion":
+    if isinstance(value, list) and fmt.name != "stepwise" and len(FORMATS[fmt.name].required) > 1:
         return "; prompt and completion are both text or both lists of messages"
     return ""
+
+
+def _check_like_first(row: Row, where: str, fmt: Format) -> tuple[str, ...]:
+    """The columns that each row of a preference format needs. Errors: DataError for one that the first row has not."""
+    required = FORMATS[fmt.name].required
+    if fmt.name not in ("preference", "preference_ids"):
+        return required
+    for column in _IN_EVERY_ROW:
+        if column in fmt.columns:
+            required = (*required, column)
+        elif column in FORMATS[fmt.name].optional and row.get(column) is not None:
+            _check_unread(row, where, column, fmt)
+    scores = [column for column in SCORES if row.get(column) is not None]
+    if len(scores) == 1 and fmt.name == "preference":
+        raise DataError(f"{where} has {scores[0]!r} alone; give both 'score_chosen' and 'score_rejected', or none.")
+    return (*required, *(scores if fmt.name == "preference" else ()))
+
+
+def _check_unread(row: Row, where: str, column: str, fmt: Format) -> None:
+    """A prompt as text may stand beside conversations that begin with it: it is not read."""
+    if not (fmt.conversational and column == "prompt" and isinstance(row[column], str)):
+        raise DataError(f"{where} has a {column!r}, which the first row has not; give it in all rows or in none.")
+    for name in ("chosen", "rejected"):
+        first = row[name][0] if isinstance(row.get(name), list) and row[name] else {}
+        if isinstance(first, Mapping) and first.get("role", first.get("from")) in ("assistant", "gpt", "model"):
+            raise DataError(f"{where}: 'prompt' is text and {name!r} is messages that do not hold it; give the prompt as messages too.")
 
 
 def check_loss_options(fmt: Format, *, completion_only_loss: bool | None, assistant_only_loss: bool) -> None:
@@ -182,61 +300,3 @@ def check_loss_options(fmt: Format, *, completion_only_loss: bool | None, assist
         raise DataError(f"completion_only_loss=True needs rows with a prompt and a completion, and these are {fmt.name}; leave it out.")
     if assistant_only_loss and not (fmt.conversational or "assistant_masks" in fmt.columns or fmt.name == "formatting_func"):
         raise DataError(f"assistant_only_loss=True needs conversations, and these rows are {fmt}; leave it out.")
-
-
-def check_messages(messages: Any, where: str, column: str) -> None:
-    """A conversation is a non-empty list of objects with role/content or from/value."""
-    if not isinstance(messages, list):
-        raise DataError(f"{where}: {column!r} is of type {type(messages).__name__}, not a list of messages with a role and a content.")
-    if not messages:
-        raise DataError(f"{where}: {column!r} is an empty conversation; give at least one message.")
-    for i, message in enumerate(messages):
-        if not isinstance(message, dict):
-            raise DataError(
-                f"{where}: {column!r} message {i} is of type {type(message).__name__}, not an object with a role and a content."
-            )
-        _check_message(message, f"{where}: {column!r} message {i}")
-
-
-def _check_message(message: Mapping[str, Any], at: str) -> None:
-    role_key = "from" if "from" in message and "role" not in message else "role"
-    role, known = message.get(role_key), SPEAKERS if role_key == "from" else ROLES
-    if role is None:
-        raise DataError(f"{at} has no role; its fields are {list(message)}{_near_field(message)}.")
-    if role not in known:
-        raise DataError(f"{at} has the unknown role {role!r}{did_you_mean(str(role).lower(), known)}; the roles are {', '.join(known)}.")
-    content = message.get("value" if role_key == "from" else "content")
-    if content is None:
-        if not any(message.get(name) for name in ("tool_calls", "function_call", "reasoning_content", "thinking")):
-            raise DataError(f"{at} (role {role!r}) has no content and no tool calls; its fields are {list(message)}.")
-    elif not isinstance(content, str) and not _is_text_parts(content):
-        raise DataError(f"{at} (role {role!r}) has content of type {type(content).__name__}; give text, or parts of the type 'text'.")
-
-
-def _near_field(message: Mapping[str, Any]) -> str:
-    near = [name for name in message if get_close_matches(str(name).lower(), ["role", "from"], n=1)]
-    return f" ({near[0]!r} looks like 'role')" if near else ""
-
-
-def _is_text_parts(content: Any) -> bool:
-    return isinstance(content, list) and all(
-        isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str) for part in content
-    )
-
-
-def check_tokens(row: Row, where: str) -> None:
-    """Token ids are a non-empty list of non-negative integers; labels repeat them or are -100; masks are 0 and 1."""
-    ids = row["input_ids"]
-    if not isinstance(ids, list) or not all(isinstance(token, int) and token >= 0 for token in ids):
-        raise DataError(f"{where}: 'input_ids' is not a flat list of token ids.")
-    if row.get("labels") is not None and any(row.get(mask) is not None for mask in MASKS):
-        raise DataError(f"{where} has both 'labels' and a mask; give one of them, as they may disagree.")
-    for column in ("labels", *MASKS, "attention_mask"):
-        cells = row.get(column)
-        if cells is not None and len(cells) != len(ids):
-            raise DataError(f"{where}: {column!r} has {len(cells)} entries for {len(ids)} token ids; give one for each.")
-    for token, label in zip(ids, row.get("labels") or ids, strict=True):
-        if label not in (token, -100):
-            raise DataError(f"{where}: 'labels' has {label} where 'input_ids' has {token}; a label is its token or -100, unshifted.")
-    if not all(row.get("attention_mask") or [1]):
-        raise DataError(f"{where}: 'attention_mask' hides tokens; give rows without padding.")

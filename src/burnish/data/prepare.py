@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from burnish.data.cache import default_cache_dir, load_or_build
-from burnish.data.formats import Format, check_row, check_rows
-from burnish.data.prepare_batch import BatchPreparer
+from burnish.data.formats import GROUP_FORMATS, Format, check_row, check_rows
+from burnish.data.prepare_groups import Preparer, preparer_for
 from burnish.data.prepare_report import PrepareReport, Tally
 from burnish.data.readers import PrepareOptions, RowError
 from burnish.data.rows import DataError, PlacedRows, Row, Rows, digest
@@ -33,7 +33,7 @@ from burnish.data.workers import Workers
 __all__ = ["PrepareOptions", "PrepareReport", "prepare"]
 
 BATCH_ROWS = 500
-PREPARE_VERSION = 1
+PREPARE_VERSION = 2
 """Raise it when the same rows and options come to give other examples."""
 DEADLINE_S = 600.0
 """For one batch of a worker."""
@@ -59,7 +59,7 @@ def prepare(
     if options.formatting_func is not None:
         rows = formatted(rows, options.formatting_func)
         options = replace(options, formatting_func=None, format=None, text_field="text")
-    fmt = options.format or check_rows(rows, text_field=options.text_field)
+    fmt = options.format or check_rows(rows, text_field=options.text_field, accepted=options.accepted)
     options = replace(options, format=fmt)
 
     def batches() -> Iterator[tuple[Columns, Tally]]:
@@ -99,7 +99,7 @@ def prepare_batches(
 
     This process prepares the batches for which no worker is ready.
     """
-    preparer = BatchPreparer(tokenizer, options, fmt)
+    preparer = preparer_for(tokenizer, options, fmt)
     began = time.perf_counter()
     yield named(rows, preparer, checked(rows, 0, min(BATCH_ROWS, len(rows)), fmt), 0)
     rest = range(BATCH_ROWS, len(rows), BATCH_ROWS)
@@ -117,7 +117,7 @@ def prepare_batches(
             yield named(rows, _result, waiting.popleft())
 
 
-def _submit(rows: Rows, workers: Workers, preparer: BatchPreparer, start: int, fmt: Format) -> Future[tuple[Columns, Tally]]:
+def _submit(rows: Rows, workers: Workers, preparer: Preparer, start: int, fmt: Format) -> Future[tuple[Columns, Tally]]:
     """The batch at `start`, prepared by a worker or here. An error is kept until its turn, so that the first one is said."""
     here: Future[tuple[Columns, Tally]] = Future()
     try:
@@ -180,11 +180,14 @@ def _report(rows: Rows, tally: Tally, options: PrepareOptions, fmt: Format) -> P
         rows.where, max_length=options.max_length, truncation_mode=options.truncation_mode, format=str(fmt), unused_columns=fmt.unused
     )
     if not report.kept:
-        raise DataError(_nothing_left(rows.name, report, options))
+        raise DataError(_nothing_left(rows.name, report, options, fmt))
     return report
 
 
-def _nothing_left(name: str, report: PrepareReport, options: PrepareOptions) -> str:
+def _nothing_left(name: str, report: PrepareReport, options: PrepareOptions, fmt: Format) -> str:
+    too_long = report.dropped_too_long + report.dropped_prompt_too_long
+    if fmt.name in GROUP_FORMATS and too_long < report.rows:
+        return f"Not one of the {report.rows:,} rows of {name} can be trained on: {report.dropped}; mend the rows."
     if report.max_length is not None and report.longest > report.max_length:
         or_cut = ", or cut rows with truncation_mode" if report.truncation_mode == "drop" else ""
         return (

@@ -34,14 +34,14 @@ class BatchPreparer:
             if made is None:
                 tally.add("dropped_empty", row)
                 continue
-            length = _tokens(made[0]) + _tokens(made[1])
+            length = count_tokens(made[0]) + count_tokens(made[1])
             tally.lengths[length] += 1
-            self._check_bos(row, made, tally)
+            check_bos(row, (*made[0], *made[1]), self._bos, self._eos, tally)
             cut = self._cut(row, made, length)
             if cut is None:
                 tally.add("dropped_too_long", row)
                 continue
-            prompt, branch = _first_is_context(*cut)
+            prompt, branch = first_is_context(*cut)
             trained = sum(len(ids) for ids, _, is_trained in (*prompt, *branch) if is_trained)
             if not trained:
                 tally.add("dropped_nothing_trained", row)
@@ -60,12 +60,12 @@ class BatchPreparer:
         if mode == "drop":
             return None
         start = 0 if mode == "keep_start" else length - limit
-        before = _tokens(made[0])
-        return _slice(made[0], start, start + limit), _slice(made[1], start - before, start + limit - before)
+        before = count_tokens(made[0])
+        return cut_pieces(made[0], start, start + limit), cut_pieces(made[1], start - before, start + limit - before)
 
     def _count(self, row: int, kept: Pieces, length: int, trained: int, tally: Tally) -> None:
         prompt, branch = kept
-        tokens = _tokens(prompt) + _tokens(branch)
+        tokens = count_tokens(prompt) + count_tokens(branch)
         if tokens < length:
             tally.add("cut", row)
             tally.counts["tokens_cut"] += length - tokens
@@ -75,24 +75,25 @@ class BatchPreparer:
         tally.counts["tokens"] += tokens
         tally.counts["trained_tokens"] += trained
 
-    def _check_bos(self, row: int, made: Pieces, tally: Tally) -> None:
-        if self._bos is None:
-            return
-        head = [int(token) for ids, _, _ in (*made[0], *made[1])[:3] for token in ids[:2]][:2]
-        if head != [self._bos, self._bos]:
-            return
-        tally.add("duplicate_bos", row)
-        if self._bos != self._eos:  # an EOS may stand there on purpose
-            raise RowError(
-                row, f"the row begins with two BOS tokens (id {self._bos}): the tokenizer and the data write one each; remove one."
-            )
+
+def check_bos(row: int, pieces: Sequence[Piece], bos: int | None, eos: int | None, tally: Tally) -> None:
+    """Errors: RowError for a row that begins with two BOS tokens, unless they are EOS tokens too; then it is counted."""
+    if bos is None:
+        return
+    head = [int(token) for ids, _, _ in pieces[:3] for token in ids[:2]][:2]
+    if head != [bos, bos]:
+        return
+    tally.add("duplicate_bos", row)
+    if bos != eos:  # an EOS may stand there on purpose
+        raise RowError(row, f"the row begins with two BOS tokens (id {bos}): the tokenizer and the data write one each; remove one.")
 
 
-def _tokens(pieces: Sequence[Piece]) -> int:
+def count_tokens(pieces: Sequence[Piece]) -> int:
+    """Tokens of the pieces."""
     return sum(len(ids) for ids, _, _ in pieces)
 
 
-def _slice(pieces: Sequence[Piece], start: int, stop: int) -> list[Piece]:
+def cut_pieces(pieces: Sequence[Piece], start: int, stop: int) -> list[Piece]:
     """Tokens `start:stop` of the pieces put end to end."""
     out, at = [], 0
     for ids, source, trained in pieces:
@@ -103,7 +104,7 @@ def _slice(pieces: Sequence[Piece], start: int, stop: int) -> list[Piece]:
     return out
 
 
-def _first_is_context(prompt: list[Piece], branch: list[Piece]) -> Pieces:
+def first_is_context(prompt: list[Piece], branch: list[Piece]) -> Pieces:
     """The first token of a row has nothing to be predicted from: it is context, so that counts of trained tokens are exact.
 
     Pieces without tokens are left out.

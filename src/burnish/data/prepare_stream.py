@@ -13,7 +13,7 @@ from typing import Any
 
 from burnish.data.formats import Format, check_row, check_rows
 from burnish.data.prepare import format_row
-from burnish.data.prepare_batch import BatchPreparer
+from burnish.data.prepare_groups import preparer_for
 from burnish.data.prepare_report import PrepareReport, Tally
 from burnish.data.readers import PrepareOptions, RowError
 from burnish.data.rows import DataError, PlacedRows, Row
@@ -54,7 +54,7 @@ class PreparedStream:
         self._mixture, self._options = mixture, options
         self._formats = [self._format(stream) for stream in mixture.streams]
         self._preparers = [
-            BatchPreparer(tokenizer, replace(options, formatting_func=None), fmt)
+            preparer_for(tokenizer, replace(options, formatting_func=None), fmt)
             for stream, fmt in zip(mixture.streams, self._formats, strict=True)
         ]
         self._tallies = [Tally() for _ in mixture.streams]
@@ -64,7 +64,8 @@ class PreparedStream:
 
     def _format(self, stream: StreamRows) -> Format:
         rows = [self._row(row, stream.where(i)) for i, row in enumerate(stream.head(100))]
-        return check_rows(PlacedRows(rows, stream), text_field="text" if self._options.formatting_func else self._options.text_field)
+        text_field = "text" if self._options.formatting_func else self._options.text_field
+        return check_rows(PlacedRows(rows, stream), text_field=text_field, accepted=self._options.accepted)
 
     def _row(self, row: Row, where: str) -> Row:
         return row if self._options.formatting_func is None else format_row(self._options.formatting_func, row, where)

@@ -22,7 +22,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from burnish.data.chat import ChatRenderer, ChatTemplateError, Rendering, Span
-from burnish.data.formats import Format, check_loss_options
+from burnish.data.formats import SFT_FORMATS, Format, check_loss_options
 from burnish.data.prepare_report import Tally
 from burnish.data.rows import DataError, Row
 from burnish.data.store import Piece
@@ -46,6 +46,8 @@ class PrepareOptions:
 
     format: Format | None = None
     """As `check_rows` found it; None: found again."""
+    accepted: tuple[str, ...] = SFT_FORMATS
+    """The formats among which it is found."""
     text_field: str = "text"
     max_length: int | None = None
     truncation_mode: Literal["error", "drop", "keep_start", "keep_end"] = "drop"
@@ -61,6 +63,14 @@ class PrepareOptions:
     """Tokens beside EOS at which the model stops generating: they end a turn where the template writes them (see `ChatRenderer`)."""
     formatting_func: Callable[[Row], Any] | None = None
     """Row → text, list of messages, or a row of any format."""
+    targets: Literal["completion", "last"] = "completion"
+    """Of preferences: what is trained of a completion. ``"last"``: its last token alone, at which a reward model is read."""
+    unpair: bool = False
+    """Give the two completions of a pair the labels true and false (KTO)."""
+    step_separator: str = "\n"
+    """Of stepwise rows: what ends each step."""
+    train_on_last_step_only: bool = False
+    """Of stepwise rows: give only the last step its label."""
 
     def __post_init__(self) -> None:
         if self.max_length is not None and self.max_length < 2:
@@ -179,9 +189,7 @@ class TokenReader:
 
     def read(self, rows: Sequence[Row], first: int, tally: Tally) -> Iterator[Pieces | None]:
         for i, row in enumerate(rows, first):
-            if (largest := max(row["input_ids"], default=0)) >= self._vocabulary:
-                said = f"token id {largest:,} is not among the tokenizer's {self._vocabulary:,}"
-                raise RowError(i, f"{said}; encode the rows with the model's own tokenizer.")
+            check_vocabulary(row["input_ids"], i, self._vocabulary)
             yield self._pieces(row) if row["input_ids"] else None
 
     def _pieces(self, row: Row) -> Pieces:
@@ -197,6 +205,13 @@ class TokenReader:
         return [], [(ids[a:b], MODEL if trained[a] else PROMPT, bool(trained[a])) for a, b in runs]
 
 
+def check_vocabulary(ids: Sequence[int], row: int, vocabulary: int) -> None:
+    """Errors: RowError for an id that the vocabulary lacks."""
+    if (largest := max(ids, default=0)) >= vocabulary:
+        said = f"token id {largest:,} is not among the tokenizer's {vocabulary:,}"
+        raise RowError(row, f"{said}; encode the rows with the model's own tokenizer.")
+
+
 def reader_for(fmt: Format, tokenizer: Any, options: PrepareOptions) -> Reader:
     """The reader of a format under `options`.
 
@@ -207,20 +222,31 @@ def reader_for(fmt: Format, tokenizer: Any, options: PrepareOptions) -> Reader:
     if fmt.name == "input_ids":
         return TokenReader(use_completion_mask=completion_only is not False, vocabulary=len(tokenizer))
     if fmt.conversational:
-        if not (options.chat_template or tokenizer.chat_template):
-            raise DataError(
-                f"The rows are {fmt}, and the tokenizer has no chat template to write them with; "
-                "give one with chat_template_path (a .jinja file, or a tokenizer that has one)."
-            )
+        need_template(fmt, tokenizer, options)
         if fmt.name == "prompt_completion" and completion_only is not False:
             return ChatPairReader(tokenizer, options)
         return ChatReader(tokenizer, options, fmt)
-    texts = TextEncoder(tokenizer)
-    if options.eos and texts.eos_id is None:
-        raise DataError("The tokenizer has no EOS token, so a model would never learn to stop; name one with eos_token.")
+    texts = encoder_with_eos(tokenizer, options)
     if fmt.name == "text":
         return TextReader(texts, fmt.columns[0], eos=options.eos)
     return PairReader(texts, train_prompt=completion_only is False, eos=options.eos)
+
+
+def need_template(fmt: Format, tokenizer: Any, options: PrepareOptions) -> None:
+    """Errors: DataError where there is no chat template."""
+    if not (options.chat_template or tokenizer.chat_template):
+        raise DataError(
+            f"The rows are {fmt}, and the tokenizer has no chat template to write them with; "
+            "give one with chat_template_path (a .jinja file, or a tokenizer that has one)."
+        )
+
+
+def encoder_with_eos(tokenizer: Any, options: PrepareOptions) -> TextEncoder:
+    """Errors: DataError where there is no EOS to end texts with."""
+    texts = TextEncoder(tokenizer)
+    if options.eos and texts.eos_id is None:
+        raise DataError("The tokenizer has no EOS token, so a model would never learn to stop; name one with eos_token.")
+    return texts
 
 
 def render_each(rows: Sequence[Row], first: int, render: Callable[[Row], Any]) -> list[Any]:
