@@ -166,5 +166,7 @@ def test_pairs_are_let_through(method):
 
 
 def test_rows_of_another_method():
+    with pytest.raises(DataError, match="^rows.jsonl line 1 has the columns 'text', which are for supervised fine-tuning; give rows of "):
+        check(method=DPOConfig)
     with pytest.raises(DataError, match="^pairs.jsonl line 1 has the columns "):
         check(data={"dataset_name": "pairs.jsonl"})

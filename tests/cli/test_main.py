@@ -100,7 +100,6 @@ def of_method(method):
 
 
 @pytest.mark.parametrize("method", OTHERS)
-@pytest.mark.usefixtures("every_row_is_right")
 def test_each_method_is_given_its_own_configuration(folder, monkeypatch, method):
     cls, trainer, rows = OTHERS[method]
     seen = []
@@ -111,11 +110,6 @@ def test_each_method_is_given_its_own_configuration(folder, monkeypatch, method)
     shown = inspect_with(monkeypatch, method)
     assert main(["inspect", *of_method(method)]) == 0
     assert shown == [(f"{method}'s options", cls(learning_rate=1e-3), 3)]
-
-
-@pytest.fixture
-def every_row_is_right(monkeypatch):
-    monkeypatch.setattr("burnish.cli.sets.check_rows", lambda *given, **options: None)
 
 
 def test_every_method_has_its_commands():

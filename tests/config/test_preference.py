@@ -21,6 +21,7 @@ from burnish.config import (
 from burnish.config.base import options
 from burnish.config.dpo import USES, Loss
 from burnish.config.parse import dump_yaml, parse, to_dict
+from burnish.data.formats import PAIR_FORMATS, SFT_FORMATS, STEPWISE_FORMATS, UNPAIRED_FORMATS
 from burnish.ops import preference, reference_free, unpaired
 
 METHODS = {
@@ -60,11 +61,10 @@ def test_row_formats_are_no_option(cls):
 
 
 def test_which_rows_each_method_reads():
-    pairs = {"preference_ids", "preference", "scored", "rated"}
-    assert SFTConfig.row_formats == ("input_ids", "prompt_completion", "messages", "conversations", "text")
-    assert all(set(cls.row_formats) == pairs for cls in (DPOConfig, ORPOConfig, CPOConfig, RewardConfig))
-    assert all(set(cls.row_formats) == {*pairs, "unpaired"} for cls in (KTOConfig, BCOConfig))
-    assert PRMConfig.row_formats == ("stepwise",)
+    assert SFTConfig.row_formats == SFT_FORMATS
+    assert all(cls.row_formats == PAIR_FORMATS for cls in (DPOConfig, ORPOConfig, CPOConfig, RewardConfig))
+    assert all(cls.row_formats == UNPAIRED_FORMATS for cls in (KTOConfig, BCOConfig))
+    assert PRMConfig.row_formats == STEPWISE_FORMATS
 
 
 def test_the_documented_defaults():

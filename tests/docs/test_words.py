@@ -162,7 +162,8 @@ def test_the_options_page_has_every_option_once():
 
 def test_the_pages_about_old_spellings_have_every_one():
     made = hooks()
-    names = {name for cls in (ModelConfig, DataConfig, SFTConfig) for name in rules(cls)} - {*options(SFTConfig), *options(ModelConfig)}
+    classes = (ModelConfig, DataConfig, SFTConfig, DPOConfig, BCOConfig)
+    names = {name for cls in classes for name in rules(cls)} - {name for cls in classes for name in options(cls)}
     listed = set(re.findall(r"^\| `(\w+)` \|", "\n".join((made.make_renamed(), made.make_harmless(), made.make_refused())), re.MULTILINE))
     assert names <= listed
 

@@ -7,8 +7,8 @@ from typing import Any
 from burnish.config.data import DataConfig
 from burnish.config.rows import RowsConfig
 from burnish.config.sft import SFTConfig
-from burnish.data.dataset import Dataset, hold_out
-from burnish.data.formats import Format, check_rows
+from burnish.data.dataset import Dataset, formats_of, hold_out
+from burnish.data.formats import Format
 from burnish.data.rows import Rows
 from burnish.data.sources import open_rows
 
@@ -35,7 +35,6 @@ def open_sets(data: DataConfig, seed: int) -> tuple[Dataset, Any]:
 
 
 def formats_for(args: RowsConfig, dataset: Dataset) -> tuple[Format, ...]:
-    """The format of each source, among those that the method reads; its first rows are checked. Raises DataError."""
+    """The format of each source, one of those that the method reads; its first rows are checked. Raises DataError."""
     text_field = args.dataset_text_field if isinstance(args, SFTConfig) else "text"
-    firsts = map(dataset.first_rows, range(len(dataset.sources)))
-    return tuple(check_rows(first, accepted=args.row_formats, text_field=text_field) for first in firsts)
+    return formats_of(dataset, accepted=args.row_formats, text_field=text_field)
