@@ -24,6 +24,7 @@ from burnish.config.arguments import INSTEAD
 from burnish.config.base import Option, options
 from burnish.config.data import DatasetSource
 from burnish.config.renamed import RENAMED, Rule
+from burnish.config.sft import SFTConfig
 from burnish.config.values import describe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,7 +38,8 @@ def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def code(text: object) -> str:
-    return f"`{text if text != '' else repr(text)}`".replace("|", "\\|")
+    said = str(text)
+    return f"`{said if said and said.isprintable() else repr(said)}`".replace("|", "\\|")
 
 
 def cell(text: str) -> str:
@@ -84,16 +86,16 @@ def options_table(inside: dict[str, Option]) -> str:
 
 
 def make_options() -> str:
-    """Every option of every command; one that several commands share is shown once."""
+    """Every option of every command; one that several commands share is shown once, and again where a method has another default."""
     parts, seen = [], set[type]()
     for name, classes in command_classes().items():
-        new = {owner: inside for owner, inside in groups(classes).items() if owner not in seen}
-        seen |= new.keys()
+        new = [owner for owner in groups(classes) if owner not in seen]
+        seen |= set(new)
         if new:
             parts.append(f"## `burnish {name}`\n\n{cli.COMMANDS[name].help}\n")
-        for owner, inside in new.items():
+        for owner in new:
             doc = inspect.getdoc(owner) or ""
-            parts.append(f"### {owner.__name__.removesuffix('Config')}\n\n{doc.partition(chr(10))[0]}\n\n{options_table(inside)}\n")
+            parts.append(f"### {owner.__name__.removesuffix('Config')}\n\n{doc.partition(chr(10))[0]}\n\n{own_options(owner)}\n")
     return "\n".join(parts)
 
 
@@ -157,7 +159,7 @@ def make_experimental() -> str:
 
 def make_free() -> str:
     """Options that a run may be continued with changed."""
-    return ", ".join(code(name) for name in options(cli.SFTConfig) if name in FREE) + "."
+    return ", ".join(code(name) for name in options(SFTConfig) if name in FREE) + "."
 
 
 def make_code(name: str) -> str:

@@ -109,7 +109,7 @@ def test_laws(promote, monkeypatch):
 
 def test_demotion_is_the_list_backwards(promote):
     found = {line.what: line for line in promote.demotion("sft")}
-    assert "src/burnish/cli/inspect.py imports it" in found["nothing stable uses it"].reason
+    assert "src/burnish/cli/demo.py imports it" in found["nothing stable uses it"].reason
     names = ("burnish.SFTConfig", "burnish.SFTTrainer", "burnish sft")
     assert found["its names were deprecated"].reason == "; ".join(f"{name} has no line in deprecated.py" for name in names)
     assert found["docs page"].reason == "docs/sft.md is to become the entry's README.md"

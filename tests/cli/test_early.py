@@ -3,7 +3,7 @@
 import pytest
 
 from burnish.cli.early import early_checks
-from burnish.config import ConfigError, DataConfig, ModelConfig, SFTConfig
+from burnish.config import ConfigError, DataConfig, DPOConfig, KTOConfig, ModelConfig, RewardConfig, SFTConfig
 from burnish.data.rows import DataError
 
 
@@ -15,13 +15,14 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n' * 3)
     (tmp_path / "chat.jsonl").write_text('{"messages": [{"role": "user", "content": "a"}]}\n')
     (tmp_path / "bad.jsonl").write_text('{"txt": "a"}\n')
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
 
 
-def check(model=None, data=None, args=None):
+def check(model=None, data=None, args=None, method=SFTConfig):
     early_checks(
         ModelConfig(**{"model_name_or_path": "model"} | (model or {})),
         DataConfig(**{"dataset_name": "rows.jsonl"} | (data or {})),
-        SFTConfig(**(args or {})),
+        method(**(args or {})),
     )
 
 
@@ -126,3 +127,46 @@ def test_data_that_could_not_be_read(data, args, sentence):
 
 def test_a_text_field_by_another_name_is_read():
     check(data={"dataset_name": "bad.jsonl"}, args={"dataset_text_field": "txt"})
+
+
+FOLDER = "must be a folder that holds config.json or adapter_config.json, and"
+
+
+@pytest.mark.parametrize("method", [DPOConfig, KTOConfig])
+@pytest.mark.parametrize(
+    ("reference", "sentence"),
+    [
+        ("./nope", f"ref_model_name_or_path='./nope' {FOLDER} there is no such folder."),
+        ("rows.jsonl", f"ref_model_name_or_path='rows.jsonl' {FOLDER} this is a file."),
+        ("empty", f"ref_model_name_or_path='empty' {FOLDER} this one does not."),
+        ("untyped", "untyped/config.json names no model_type; give the folder of a model that transformers can load."),
+    ],
+)
+def test_a_reference_that_is_none(tmp_path, method, reference, sentence):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "untyped").mkdir()
+    (tmp_path / "untyped" / "config.json").write_text("{}")
+    with pytest.raises(ConfigError) as refused:
+        check(data={"dataset_name": "pairs.jsonl"}, args={"ref_model_name_or_path": reference}, method=method)
+    assert str(refused.value) == sentence
+
+
+def test_the_reference_s_folder_is_not_written_to(tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(ConfigError) as refused:
+        check(data={"dataset_name": "pairs.jsonl"}, args={"ref_model_name_or_path": "other", "output_dir": "other"}, method=DPOConfig)
+    assert str(refused.value) == "output_dir='other' is the reference's own folder, which the result would replace; name another."
+
+
+@pytest.mark.parametrize("method", [DPOConfig, RewardConfig])
+def test_pairs_are_let_through(method):
+    check(data={"dataset_name": "pairs.jsonl"}, method=method)
+    check(model={"model_name_or_path": "org/model"}, data={"dataset_name": "pairs.jsonl"}, method=method)
+
+
+def test_rows_of_another_method():
+    with pytest.raises(DataError, match="^rows.jsonl line 1 has the columns 'text', which are for supervised fine-tuning; give rows of "):
+        check(method=DPOConfig)
+    with pytest.raises(DataError, match="^pairs.jsonl line 1 has the columns "):
+        check(data={"dataset_name": "pairs.jsonl"})

@@ -7,8 +7,19 @@ from types import ModuleType
 
 import pytest
 
-from burnish.cli.main import COMMANDS, main
-from burnish.config import DataConfig, ModelConfig, SFTConfig
+from burnish.cli.main import COMMANDS, METHODS, main
+from burnish.config import (
+    BCOConfig,
+    CPOConfig,
+    DataConfig,
+    DPOConfig,
+    KTOConfig,
+    ModelConfig,
+    ORPOConfig,
+    PRMConfig,
+    RewardConfig,
+    SFTConfig,
+)
 
 
 @pytest.fixture
@@ -19,12 +30,14 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "model" / "config.json").write_text('{"model_type": "llama"}')
     (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n' * 3)
     (tmp_path / "bad.jsonl").write_text('{"txt": "a"}\n' * 3)
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n' * 3)
+    (tmp_path / "steps.jsonl").write_text('{"prompt": "a", "completions": ["b", "c"], "labels": [true, false]}\n' * 3)
     return tmp_path
 
 
-def train_with(monkeypatch, run):
+def train_with(monkeypatch, run, method="sft", trainer="SFTTrainer"):
     """`run(model, data, args)` in the place of a training."""
-    stand_in(monkeypatch, "burnish.methods.sft", SFTTrainer=None)
+    stand_in(monkeypatch, f"burnish.methods.{method}", **{trainer: None})
     stand_in(monkeypatch, "burnish.cli.train", run_training=lambda trainer_class, model, data, args: run(model, data, args))
 
 
@@ -52,16 +65,57 @@ def test_sft_is_given_its_three_configurations(folder, monkeypatch):
 
 
 def test_inspect_takes_the_flags_of_sft_and_a_number_of_rows(folder, monkeypatch):
-    seen = []
-
-    def inspect_sft(model, data, args, *, rows):
-        seen.append((args.max_length, rows))
-        return 0
-
-    stand_in(monkeypatch, "burnish.cli.inspect", inspect_sft=inspect_sft)
+    seen = inspect_with(monkeypatch, "sft")
     assert main(["inspect", *SFT, "--max_length", "7"]) == 0
     assert main(["inspect", *SFT, "--rows", "5"]) == 0
-    assert seen == [(7, 3), (1024, 5)]
+    assert seen == [("sft's options", SFTConfig(max_length=7), 3), ("sft's options", SFTConfig(), 5)]
+
+
+def inspect_with(monkeypatch, method):
+    """What `inspect` is given, in the place of what it shows."""
+    seen = []
+
+    def inspect_rows(prepare_options, model, data, args, *, rows):
+        seen.append((prepare_options, args, rows))
+        return 0
+
+    stand_in(monkeypatch, f"burnish.methods.{method}", prepare_options=f"{method}'s options")
+    stand_in(monkeypatch, "burnish.cli.inspect", inspect_rows=inspect_rows)
+    return seen
+
+
+OTHERS = {
+    "dpo": (DPOConfig, "DPOTrainer", "pairs"),
+    "kto": (KTOConfig, "KTOTrainer", "pairs"),
+    "orpo": (ORPOConfig, "ORPOTrainer", "pairs"),
+    "cpo": (CPOConfig, "CPOTrainer", "pairs"),
+    "bco": (BCOConfig, "BCOTrainer", "pairs"),
+    "reward": (RewardConfig, "RewardTrainer", "pairs"),
+    "prm": (PRMConfig, "PRMTrainer", "steps"),
+}
+
+
+def of_method(method):
+    return [method, "--model_name_or_path", "model", "--dataset_name", f"{OTHERS[method][2]}.jsonl", "--learning_rate", "1e-3"]
+
+
+@pytest.mark.parametrize("method", OTHERS)
+def test_each_method_is_given_its_own_configuration(folder, monkeypatch, method):
+    cls, trainer, rows = OTHERS[method]
+    seen = []
+    train_with(monkeypatch, lambda *given: seen.append(given) or 0, method, trainer)
+    assert main(of_method(method)) == 0
+    wanted = (ModelConfig(model_name_or_path="model"), DataConfig(dataset_name=f"{rows}.jsonl"), cls(learning_rate=1e-3))
+    assert seen == [wanted]
+    shown = inspect_with(monkeypatch, method)
+    assert main(["inspect", *of_method(method)]) == 0
+    assert shown == [(f"{method}'s options", cls(learning_rate=1e-3), 3)]
+
+
+def test_every_method_has_its_commands():
+    assert set(METHODS) == {"sft", *OTHERS}
+    assert {f"inspect {method}" for method in METHODS} == {name for name in COMMANDS if name.startswith("inspect ")}
+    assert set(METHODS) < set(COMMANDS)
 
 
 def test_merge(folder, monkeypatch, capsys):
@@ -81,6 +135,16 @@ REFUSED = [
     (["stf"], "burnish has no command 'stf'; the nearest is 'sft'."),
     (["xyzzy"], "burnish has no command 'xyzzy'; burnish --help lists those it has."),
     (["inspect"], "burnish has no command 'inspect'; the nearest is 'inspect sft'."),
+    (["inspect", "--help"], "burnish has no command 'inspect'; the nearest is 'inspect sft'."),
+    (["inspect", "dpoo"], "burnish has no command 'inspect dpoo'; the nearest is 'inspect dpo'."),
+    (["plan", "dpo"], "burnish has no command 'plan dpo'; the nearest is 'plan sft'."),
+    (["dpoo", "x"], "burnish has no command 'dpoo'; the nearest is 'dpo'."),
+    (["dpo", "--betta", "1"], "burnish dpo has no option --betta; the nearest is --beta."),
+    (["orpo", "--sync_ref_model"], "burnish orpo has no option --sync_ref_model."),
+    (
+        ["dpo", "--loss_type", "ipo", "--discopop_tau", "0.1"],
+        "discopop_tau=0.1 has no effect on loss_type=['ipo']; leave it out, or use discopop.",
+    ),
     (["sft", "--learning_rat", "1"], "burnish sft has no option --learning_rat; the nearest is --learning_rate."),
     (["inspect", "sft", "--row", "1"], "burnish inspect sft has no option --row; the nearest is --rows."),
     (["demo", "--fast"], "burnish demo has no option --fast."),
@@ -144,6 +208,8 @@ def test_a_fault_keeps_its_traceback(folder, monkeypatch):
 QUICK = [
     (["--help"], 0),
     (["sft", "--help"], 0),
+    (["dpo", "--help"], 0),
+    (["inspect", "reward", "--help"], 0),
     (["sft", "--learning_rat", "1"], 2),
     (["sft", "--model_name_or_path", "model", "--dataset_name", "bad.jsonl"], 2),
 ]
@@ -158,6 +224,16 @@ def test_torch_is_not_imported_to_answer(folder, argv, status):
     )
     done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout.splitlines()[-1]) == [status, []]
+
+
+@pytest.mark.parametrize("words", [["dpo"], ["inspect", "kto"], ["sft"], ["plan", "sft"]], ids=" ".join)
+def test_help_imports_no_other_method_s_options(words):
+    code = (
+        "import json, sys\nfrom burnish.cli.main import METHODS, main\nmain([*sys.argv[1:], '--help'])\n"
+        "print('\\n' + json.dumps([name for name in METHODS if f'burnish.config.{name}' in sys.modules]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout.splitlines()[-1]) == words[-1:]
 
 
 def test_python_m_burnish(folder):

@@ -2,9 +2,7 @@
 
 import pytest
 
-from burnish.config import BCOConfig, ConfigError, DataConfig, DPOConfig, ModelConfig, SFTConfig
-from burnish.config.base import options
-from burnish.config.renamed import RENAMED, Rule
+from burnish.config import ConfigError, DataConfig, ModelConfig, SFTConfig
 
 # every option of TRL 1.16's SFTConfig (with transformers 5.23) and its default
 TRL_SFT_DEFAULTS = {
@@ -299,6 +297,10 @@ def test_what_could_only_change_speed_or_memory_is_taken_with_a_note(said, note)
     assert args.notes == (note,)
 
 
+def test_the_task_type_is_the_method_s():
+    assert ModelConfig(lora_task_type="SEQ_CLS").notes == ("lora_task_type='SEQ_CLS' changes nothing: the method knows its task type.",)
+
+
 def test_other_attention_kernels_are_taken_with_a_note():
     model = ModelConfig(attn_implementation="flash_attention_2")
     assert model.attn_implementation is None
@@ -375,7 +377,6 @@ def test_what_has_no_counterpart_is_refused_with_what_to_use(said, sentence):
 @pytest.mark.parametrize(
     ("said", "sentence"),
     [
-        ({"lora_task_type": "SEQ_CLS"}, "lora_task_type='SEQ_CLS' is refused: the method knows its task type; leave it out."),
         ({"lora_target_parameters": ["w"]}, "lora_target_parameters=['w'] is refused: use lora_target_modules."),
     ],
 )
@@ -383,23 +384,3 @@ def test_model_options_without_counterpart(said, sentence):
     with pytest.raises(ConfigError) as refused:
         ModelConfig(**said)
     assert str(refused.value) == sentence
-
-
-CLASSES = {
-    **dict.fromkeys(("LoadConfig", "TrainConfig", "RowsConfig", "SFTConfig"), SFTConfig),
-    "ModelConfig": ModelConfig,
-    "DataConfig": DataConfig,
-    **dict.fromkeys(("ReferenceConfig", "DPOConfig"), DPOConfig),
-    "BCOConfig": BCOConfig,
-}
-RULES = [(owner, name, rule) for owner, table in RENAMED.items() for name, rule in table.items()]
-
-
-@pytest.mark.parametrize(("owner", "name", "rule"), RULES, ids=[f"{owner}-{name}" for owner, name, _ in RULES])
-def test_every_line_of_the_table_is_whole(owner: str, name: str, rule: Rule):
-    """A line leads to an option that exists, or says why not; and a name that is an option leads to itself."""
-    known = options(CLASSES[owner])
-    assert rule.new in known if rule.new else (rule.instead or rule.note)
-    assert name not in known or rule.new == name
-    for sentence in filter(None, (rule.instead, rule.note)):
-        assert not sentence.endswith(".")

@@ -10,7 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from burnish.config import DataConfig, ModelConfig, SFTConfig
+from burnish.config import (
+    BCOConfig,
+    CPOConfig,
+    DataConfig,
+    DPOConfig,
+    KTOConfig,
+    ModelConfig,
+    ORPOConfig,
+    PRMConfig,
+    RewardConfig,
+    SFTConfig,
+)
 from burnish.config.base import options, rules
 from tests.docs.pages import PAGES, ROOT, blocks, name_of, prose
 
@@ -136,17 +147,23 @@ def test_every_page_is_in_the_navigation():
 
 
 def test_the_options_page_has_every_option_once():
+    """In the table of the class that introduces it, and of those that give it another default."""
     made = hooks().make_options()
-    listed = re.findall(r"^\| `(\w+)` \|", made, re.MULTILINE)
-    assert set(listed) >= {*options(ModelConfig), *options(DataConfig), *options(SFTConfig), "rows", "adapter"}
-    shared = {name for name in listed if listed.count(name) > 1}
-    assert shared <= {"output_dir", "devices"}, "`merge` has an output_dir of its own, and `plan` devices"
-    assert "| `learning_rate` | a number above 0 | `2e-05` | Peak learning rate. |" in made
+    titles, tables = zip(*re.findall(r"^### (\w+)\n\n.*\n\n((?:\|.*\n)+)", made, re.MULTILINE), strict=True)
+    assert len(titles) == len(set(titles)) == made.count("\n### ")
+    listed = {title: re.findall(r"^\| `(\w+)` \|", one, re.MULTILINE) for title, one in zip(titles, tables, strict=True)}
+    assert all(len(names) == len(set(names)) for names in listed.values())
+    methods = (SFTConfig, DPOConfig, KTOConfig, ORPOConfig, CPOConfig, BCOConfig, RewardConfig, PRMConfig)
+    every = {name for cls in (ModelConfig, DataConfig, *methods) for name in options(cls)}
+    assert {name for names in listed.values() for name in names} >= {*every, "rows", "adapter"}
+    assert "| `learning_rate` | a number above 0 | `2e-05` | Peak learning rate. |" in tables[titles.index("SFT")]
+    assert "| `learning_rate` | a number above 0 | `1e-06` | Peak learning rate. |" in tables[titles.index("DPO")]
 
 
 def test_the_pages_about_old_spellings_have_every_one():
     made = hooks()
-    names = {name for cls in (ModelConfig, DataConfig, SFTConfig) for name in rules(cls)} - {*options(SFTConfig), *options(ModelConfig)}
+    classes = (ModelConfig, DataConfig, SFTConfig, DPOConfig, BCOConfig)
+    names = {name for cls in classes for name in rules(cls)} - {name for cls in classes for name in options(cls)}
     listed = set(re.findall(r"^\| `(\w+)` \|", "\n".join((made.make_renamed(), made.make_harmless(), made.make_refused())), re.MULTILINE))
     assert names <= listed
 

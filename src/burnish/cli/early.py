@@ -6,19 +6,22 @@ from pathlib import Path
 
 from burnish.checkpoint.continued import check_continued
 from burnish.checkpoint.files import CheckpointError
-from burnish.cli.sets import open_sets
+from burnish.cli.sets import formats_for, open_sets
 from burnish.config.data import DataConfig
 from burnish.config.model import ModelConfig
+from burnish.config.reference import ReferenceConfig
+from burnish.config.rows import RowsConfig
 from burnish.config.sft import SFTConfig
+from burnish.config.train import TrainConfig
 from burnish.config.values import ConfigError
-from burnish.data.dataset import as_dataset, formats_of, named_sets
+from burnish.data.dataset import as_dataset, named_sets
 from burnish.data.formats import check_loss_options
 from burnish.ops.schedules import schedule
 from burnish.report.events import record_refusal
 from burnish.report.trackers import check_trackers
 
 
-def early_checks(model: ModelConfig, data: DataConfig, args: SFTConfig) -> None:
+def early_checks(model: ModelConfig, data: DataConfig, args: TrainConfig) -> None:
     """Refuses what could not run.
 
     Raises:
@@ -28,6 +31,8 @@ def early_checks(model: ModelConfig, data: DataConfig, args: SFTConfig) -> None:
         CheckpointError: `output_dir` holds a run with other options.
     """
     check_model(model)
+    if isinstance(args, ReferenceConfig):
+        _check_reference(args)
     _check_plan(data, args)
     _check_output(model, args)
     if args.resume_from_checkpoint not in ("auto", "never") and not Path(args.resume_from_checkpoint).is_dir():
@@ -36,18 +41,25 @@ def early_checks(model: ModelConfig, data: DataConfig, args: SFTConfig) -> None:
         schedule(args.lr_scheduler_type, warmup=1, total=2, **(args.lr_scheduler_kwargs or {}))
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    if str(args.chat_template_path).endswith((".jinja", ".j2")) and not Path(str(args.chat_template_path)).is_file():
-        raise ConfigError(f"chat_template_path={args.chat_template_path!r} names a file that is not there.")
+    template = str(args.chat_template_path) if isinstance(args, RowsConfig) else ""
+    if template.endswith((".jinja", ".j2")) and not Path(template).is_file():
+        raise ConfigError(f"chat_template_path={template!r} names a file that is not there.")
     check_trackers(args.report_to)
     try:
         check_continued(args)
     except CheckpointError as error:
         record_refusal(Path(args.output_dir), str(error))
         raise
-    train, held_out = open_sets(data, args.seed)
+    if isinstance(args, RowsConfig):
+        _check_rows(data, args, args.seed)
+
+
+def _check_rows(data: DataConfig, args: RowsConfig, seed: int) -> None:
+    train, held_out = open_sets(data, seed)
     for given in (train, *named_sets(held_out).values()):
-        for one in formats_of(as_dataset(given), text_field=args.dataset_text_field):
-            check_loss_options(one, completion_only_loss=args.completion_only_loss, assistant_only_loss=args.assistant_only_loss)
+        for one in formats_for(args, as_dataset(given)):
+            if isinstance(args, SFTConfig):
+                check_loss_options(one, completion_only_loss=args.completion_only_loss, assistant_only_loss=args.assistant_only_loss)
 
 
 def check_folder(name: str, folder: str, *files: str) -> None:
@@ -85,17 +97,25 @@ def _check_architecture(path: Path) -> None:
         raise ConfigError(f"{path} names no model_type; give the folder of a model that transformers can load.")
 
 
-def _check_output(model: ModelConfig, args: SFTConfig) -> None:
+def _check_reference(args: ReferenceConfig) -> None:
+    if args.ref_model_name_or_path is not None:
+        check_folder("ref_model_name_or_path", args.ref_model_name_or_path, "config.json", "adapter_config.json")
+        _check_architecture(Path(args.ref_model_name_or_path) / "config.json")
+
+
+def _check_output(model: ModelConfig, args: TrainConfig) -> None:
     path = Path(args.output_dir)
     here = next(one for one in (path, *path.absolute().parents) if one.exists())
     if not here.is_dir() or not os.access(here, os.W_OK):
         fault = "may not be written to" if here.is_dir() else "is a file"
         raise ConfigError(f"output_dir={args.output_dir!r} cannot be made, because {here} {fault}; name another folder.")
-    if path.resolve() == Path(str(model.model_name_or_path)).resolve():
-        raise ConfigError(f"output_dir={args.output_dir!r} is the model's own folder, which the result would replace; name another.")
+    reference = args.ref_model_name_or_path if isinstance(args, ReferenceConfig) else None
+    for whose, name in (("model", model.model_name_or_path), ("reference", reference)):
+        if path.resolve() == Path(str(name)).resolve():
+            raise ConfigError(f"output_dir={args.output_dir!r} is the {whose}'s own folder, which the result would replace; name another.")
 
 
-def _check_plan(data: DataConfig, args: SFTConfig) -> None:
+def _check_plan(data: DataConfig, args: TrainConfig) -> None:
     if data.dataset_name is None and data.datasets is None:
         raise ConfigError("No data is named; give --dataset_name, a local file, a folder or a hub id.")
     if data.dataset_streaming and args.max_steps < 1:

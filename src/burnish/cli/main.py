@@ -3,8 +3,9 @@
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 from functools import partial
+from pkgutil import resolve_name
 from typing import Any
 
 from burnish.cli.devices import DevicesConfig, on_devices
@@ -14,17 +15,8 @@ from burnish.config.model import ModelConfig
 from burnish.config.parse import parse
 from burnish.config.plan import PlanConfig
 from burnish.config.processes import processes
-from burnish.config.sft import SFTConfig
 from burnish.config.values import ConfigError
 from burnish.deprecated import with_new_command
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SFTCommand:
-    devices: DevicesConfig
-    model: ModelConfig
-    data: DataConfig
-    args: SFTConfig
 
 
 @config
@@ -32,22 +24,6 @@ class InspectConfig(Config):
     """How much is shown."""
 
     rows: int = option(3, "Rows to show as coloured tokens.", at_least=0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InspectCommand:
-    inspect: InspectConfig
-    model: ModelConfig
-    data: DataConfig
-    args: SFTConfig
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlanCommand:
-    plan: PlanConfig
-    model: ModelConfig
-    data: DataConfig
-    args: SFTConfig
 
 
 @config
@@ -58,27 +34,53 @@ class MergeConfig(Config):
     output_dir: str = option(help="Folder that the merged model is written to.")
 
 
-def _sft(args: Sequence[str]) -> int:
-    def trainer() -> type[Any]:
-        from burnish.methods.sft import SFTTrainer
+@dataclass(frozen=True, slots=True)
+class Names:
+    """A method's classes, in `config` and in `methods`, which are imported for its own commands alone."""
 
-        return SFTTrainer
+    config: str
+    trainer: str
 
-    return on_devices(["sft", *args], partial(parse, args, SFTCommand, prog="burnish sft", description=COMMANDS["sft"].help), trainer)
+
+METHODS = {
+    "sft": Names("SFTConfig", "SFTTrainer"),
+    "dpo": Names("DPOConfig", "DPOTrainer"),
+    "kto": Names("KTOConfig", "KTOTrainer"),
+    "orpo": Names("ORPOConfig", "ORPOTrainer"),
+    "cpo": Names("CPOConfig", "CPOTrainer"),
+    "bco": Names("BCOConfig", "BCOTrainer"),
+    "reward": Names("RewardConfig", "RewardTrainer"),
+    "prm": Names("PRMConfig", "PRMTrainer"),
+}
 
 
-def _inspect_sft(args: Sequence[str]) -> int:
-    command = parse(args, InspectCommand, prog="burnish inspect sft", description=COMMANDS["inspect sft"].help)
+def _command(method: str, **first: type) -> type[Any]:
+    """What the commands of a method parse: `first`, then the model, the data and the method's own options."""
+    own = resolve_name(f"burnish.config.{method}:{METHODS[method].config}")
+    parts = {**first, "model": ModelConfig, "data": DataConfig, "args": own}
+    return make_dataclass(f"{method.capitalize()}Command", parts.items(), frozen=True, kw_only=True)
+
+
+def _train(method: str, args: Sequence[str]) -> int:
+    command = _command(method, devices=DevicesConfig)
+    read = partial(parse, args, command, prog=f"burnish {method}", description=COMMANDS[method].help)
+    return on_devices([method, *args], read, lambda: resolve_name(f"burnish.methods.{method}:{METHODS[method].trainer}"))
+
+
+def _inspect(method: str, args: Sequence[str]) -> int:
+    name = f"inspect {method}"
+    command = parse(args, _command(method, inspect=InspectConfig), prog=f"burnish {name}", description=COMMANDS[name].help)
     from burnish.cli.early import early_checks
 
     early_checks(command.model, command.data, command.args)
-    from burnish.cli.inspect import inspect_sft
+    from burnish.cli.inspect import inspect_rows
 
-    return inspect_sft(command.model, command.data, command.args, rows=command.inspect.rows)
+    prepare_options = resolve_name(f"burnish.methods.{method}:prepare_options")
+    return inspect_rows(prepare_options, command.model, command.data, command.args, rows=command.inspect.rows)
 
 
 def _plan_sft(args: Sequence[str]) -> int:
-    command = parse(args, PlanCommand, prog="burnish plan sft", description=COMMANDS["plan sft"].help)
+    command = parse(args, _command("sft", plan=PlanConfig), prog="burnish plan sft", description=COMMANDS["plan sft"].help)
     from burnish.cli.early import check_model
 
     check_model(command.model)
@@ -118,8 +120,24 @@ class Command:
 
 
 COMMANDS = {
-    "sft": Command("Supervised fine-tuning: train a model on texts, on completions of prompts, or on conversations.", _sft),
-    "inspect sft": Command("Show what sft would train, token by token, and train nothing.", _inspect_sft),
+    "sft": Command(
+        "Supervised fine-tuning: train a model on texts, on completions of prompts, or on conversations.", partial(_train, "sft")
+    ),
+    "dpo": Command("Direct preference optimisation and its family: learn from chosen and rejected answers.", partial(_train, "dpo")),
+    "kto": Command("Kahneman-Tversky optimisation: learn from answers that are called desirable or not.", partial(_train, "kto")),
+    "orpo": Command("Odds ratio preference optimisation: learn from pairs and imitate the chosen answers.", partial(_train, "orpo")),
+    "cpo": Command("Contrastive preference optimisation, SimPO, AlphaPO: learn from pairs, without a reference.", partial(_train, "cpo")),
+    "bco": Command("Binary classifier optimisation: learn to tell desirable answers from others.", partial(_train, "bco")),
+    "reward": Command("Reward model: learn to score answers from pairs.", partial(_train, "reward")),
+    "prm": Command("Process reward model: learn to judge each step of an answer.", partial(_train, "prm")),
+    "inspect sft": Command("Show what sft would train, token by token, and train nothing.", partial(_inspect, "sft")),
+    "inspect dpo": Command("Show the pairs that dpo would learn from, token by token.", partial(_inspect, "dpo")),
+    "inspect kto": Command("Show the answers that kto would learn from, token by token.", partial(_inspect, "kto")),
+    "inspect orpo": Command("Show the pairs that orpo would learn from, token by token.", partial(_inspect, "orpo")),
+    "inspect cpo": Command("Show the pairs that cpo would learn from, token by token.", partial(_inspect, "cpo")),
+    "inspect bco": Command("Show the answers that bco would learn from, token by token.", partial(_inspect, "bco")),
+    "inspect reward": Command("Show the pairs that reward would learn from, token by token.", partial(_inspect, "reward")),
+    "inspect prm": Command("Show the steps that prm would learn from, token by token.", partial(_inspect, "prm")),
     "plan sft": Command("Say what sft would hold on each device, and what to change where that is too much.", _plan_sft),
     "merge": Command("Add a LoRA adapter into the weights of its base model.", _merge),
     "demo": Command("Train a small model that comes with Burnish, in about a minute.", _demo),
@@ -177,7 +195,8 @@ def _dispatch(args: list[str]) -> int:
         name = " ".join(args[:words])
         if name in COMMANDS:
             return COMMANDS[name].run(args[words:])
-    sentence = unknown("burnish", args[0], COMMANDS).replace("no option", "no command")
+    two = len(args) > 1 and args[1][0] != "-" and any(name.startswith(f"{args[0]} ") for name in COMMANDS)
+    sentence = unknown("burnish", " ".join(args[: 1 + two]), COMMANDS).replace("no option", "no command")
     raise ConfigError(sentence if "nearest" in sentence else sentence.replace("'.", "'; burnish --help lists those it has."))
 
 

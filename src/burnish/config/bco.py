@@ -12,7 +12,7 @@ from burnish.config.train import TrainConfig
 class BCOConfig(ReferenceConfig, RowsConfig, TrainConfig):
     """Binary classifier optimisation: how labelled answers are told apart."""
 
-    row_formats: ClassVar[tuple[str, ...]] = ("unpaired", *PAIRS)
+    row_formats: ClassVar[tuple[str, ...]] = (*PAIRS, "unpaired")
 
     learning_rate: float = option(5e-7, "Peak learning rate.", above=0)
     output_dir: str = option("runs/bco", "Folder of the run: checkpoints, metrics, the final model.")

@@ -83,8 +83,11 @@ def _flag(name: str, text: str = "", shown: str = "", default: str = "") -> tupl
 def _default(option: Option) -> str:
     if option.required:
         return "(required)"
-    shown = str(option.default).lower() if isinstance(option.default, bool) else option.default
-    return f"(default: {'none' if shown == [] else shown})"
+    default = option.default
+    if isinstance(default, list):
+        return f"(default: {' '.join(map(str, default)) or 'none'})"
+    shown = str(default).lower() if isinstance(default, bool) else str(default)
+    return f"(default: {shown if shown.isprintable() else repr(shown)})"
 
 
 def _value(name: str, words: list[str], option: Option | None, old: bool) -> Any:

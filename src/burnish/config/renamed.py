@@ -151,7 +151,7 @@ TRANSPORT = "how processes talk to each other is not an option; leave it out"
 FULL_EVAL = "evaluation runs as training does; use compute_dtype"
 PLACE = "the device is chosen by what is visible; set CUDA_VISIBLE_DEVICES='' to use the CPU"
 CHECKPOINTING = "activations are always recomputed without re-entrance; leave it out"
-OWN_OPTIMIZER = "build the optimizer yourself and pass it as SFTTrainer(optimizers=(optimizer, scheduler))"
+OWN_OPTIMIZER = "build the optimizer yourself and pass it to the trainer as optimizers=(optimizer, scheduler)"
 EVERY_N = "give logging_steps, the number of steps between two lines"
 
 RENAMED: dict[str, dict[str, Rule]] = {
@@ -164,7 +164,7 @@ RENAMED: dict[str, dict[str, Rule]] = {
         "dtype": becomes("dtype", unset=(None,)),
         "attn_implementation": Rule(new="attn_implementation", together=_attention),
         "lora_target_modules": becomes("lora_target_modules", _modules),
-        "lora_task_type": only("CAUSAL_LM", instead="the method knows its task type; leave it out"),
+        "lora_task_type": harmless("CAUSAL_LM", note="the method knows its task type"),
         "lora_target_parameters": only(None, instead="use lora_target_modules"),
         "bnb_4bit_quant_storage": only(None, instead="weights of 4 bits are stored as bitsandbytes stores them by default; leave it out"),
     },

@@ -168,7 +168,7 @@ def _metavar_one(kind: Any) -> str:
         return "{" + ",".join(get_args(kind)) + "}"
     if get_origin(kind) is list and not dataclasses.is_dataclass(get_args(kind)[0]):
         word = _metavar_one(get_args(kind)[0])
-        return f"{word} [{word} ...]"
+        return f"{word} [{word} ...]" if len(word) < 40 else f"{word} ..."
     return {bool: "{true,false}", int: "INT", float: "FLOAT", str: "STR"}.get(kind, "JSON")
 
 
