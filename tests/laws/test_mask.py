@@ -81,7 +81,8 @@ def test_embeddings_of_tokens_after_the_last_trained_one_stay(case):
     early, late = unused[:3], unused[3:6]
     before, rest = (Segment(token_ids=ids, source="prompt", trained=False) for ids in (early, late))
     examples = [
-        replace(e, prompt=(before, *e.prompt), branches=tuple(replace(b, segments=(*b.segments, rest)) for b in e.branches)) for e in examples
+        replace(e, prompt=(before, *e.prompt), branches=tuple(replace(b, segments=(*b.segments, rest)) for b in e.branches))
+        for e in examples
     ]
     outcome = take(make_run(replace(case, aux_loss=False)), cut_step(examples, [range(4)]))
     rows = outcome.gradient["model.embed_tokens.weight"].abs().sum(1)

@@ -107,7 +107,7 @@ def test_refusals():
 
 @pytest.mark.parametrize("build", [lambda: tiny_model("llama"), lora])
 def test_tr_dpo(build):
-    """θ_ref ← α θ + (1-α) θ_ref (TR-DPO, arXiv:2404.09656, eq. 4), every two steps: with α = 1/4, 0 and 8 give 2, then 2 and 16 give 5.5."""
+    """θ_ref ← α θ + (1-α) θ_ref (TR-DPO, arXiv:2404.09656, eq. 4), every two steps: with α = 1/4, 0 and 8 give 2, 2 and 16 give 5.5."""
     policy = policy_of(build())
     reference = reference_of(policy, new_adapter=False, sync_ref_model=True, ref_model_mixup_alpha=0.25, ref_model_sync_steps=2)
     name, parameter = next((n, p) for n, p in policy.model.named_parameters() if p.requires_grad)

@@ -8,16 +8,13 @@ By hand, there is one pair: π(y_c) = 1/2 in 2 tokens, π(y_r) = 1/128 in 4, the
 
 import inspect
 import math
-from dataclasses import replace
 
 import pytest
-import torch
 
-from burnish.ops import preference
 from burnish.ops.divergences import forward_kl
 from burnish.ops.pairs import reward_sums
-from burnish.ops.preference import LOSSES, LOSSES_AS_IN_TRL, same_rank
-from tests.ops.preference_pairs import FIELDS, PAIRED, call, pairs_of
+from burnish.ops.preference import LOSSES, LOSSES_AS_IN_TRL
+from tests.ops.preference_pairs import pairs_of
 
 HAND = pairs_of([math.log(1 / 2)], [math.log(1 / 128)], [math.log(1 / 8)], [math.log(1 / 8)], [2.0], [4.0])
 

@@ -10,19 +10,15 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from burnish.data.batches import Cursor
 from burnish.data.cache import default_cache_dir
-from burnish.data.dataset import JoinedExamples
-from burnish.data.order import Order
 from burnish.data.rows import DataError
 from burnish.types import Example
 
@@ -223,32 +219,6 @@ def _checksum(key: bytes, content: bytes) -> bytes:
     return blake2b(key + content, digest_size=8).digest()
 
 
-class WithKnown(JoinedExamples):
-    """Prepared examples, each with its log-probs under the reference, which `known` must hold. The rest is that of `examples`."""
-
-    def __init__(self, examples: JoinedExamples, known: KnownLogps) -> None:
-        self.examples, self.known = examples, known
-        self.parts, self.lengths, self.trained, self.fingerprint = examples.parts, examples.lengths, examples.trained, examples.fingerprint
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def __getitem__(self, index: int) -> Example:
-        return _with_logps(self.examples[index], self.known)
-
-    def describe(self) -> dict[str, Any]:
-        return self.examples.describe()
-
-    def order(self, weights: Sequence[float] | None, *, seed: int, shuffle: bool) -> Order:
-        return self.examples.order(weights, seed=seed, shuffle=shuffle)
-
-
-def with_known(
-    open_at: Callable[[Cursor], Iterator[tuple[Example, Cursor]]], known: KnownLogps
-) -> Callable[[Cursor], Iterator[tuple[Example, Cursor]]]:
-    """The stream that `open_at` opens, each example with its log-probs under the reference, which `known` must hold by then."""
-    return lambda cursor: ((_with_logps(example, known), after) for example, after in open_at(cursor))
-
-
-def _with_logps(example: Example, known: KnownLogps) -> Example:
+def with_logps(example: Example, known: KnownLogps) -> Example:
+    """The example with its log-probs under the reference, which `known` must hold."""
     return replace(example, ref_logp=known.get(example_key(example), example.trained_tokens))

@@ -31,9 +31,7 @@ from burnish.types import LossOut, Sum, TokenOutputs, TokenTree
 
 def prepare_options(args: CPOConfig, row_format: Format) -> PrepareOptions:
     """How rows become examples: a prompt with two branches, the chosen one first, of which every token is trained."""
-    return PrepareOptions(
-        format=row_format, accepted=args.row_formats, max_length=args.max_length, truncation_mode=args.truncation_mode
-    )
+    return PrepareOptions(format=row_format, accepted=args.row_formats, max_length=args.max_length, truncation_mode=args.truncation_mode)
 
 
 def loss_and_metrics(tree: TokenTree, outputs: TokenOutputs, args: CPOConfig) -> LossOut:

@@ -16,8 +16,8 @@ What we do differently from TRL 1.16, each of which has its own behaviour under 
     sft               each answer counts alike, as in the papers; in TRL each token does              sft_trl
     alpha_divergence  α as in the paper; TRL has 1 - α in its place                                   alpha_divergence_trl
 
-`aot` and `aot_unpaired` rank the pairs of the whole step, and not of each micro-batch. A pair's prompt is computed once. At the start, where
-policy and reference are the same, h is exactly 0. δ is the mean of all steps before this one.
+`aot` and `aot_unpaired` rank the pairs of the whole step, and not of each micro-batch. A pair's prompt is computed once. At the start,
+where policy and reference are the same, h is exactly 0. δ is the mean of all steps before this one.
 Evidence: `bench/parity_preference.py` (the same losses and gradient norms as TRL 1.16, loss by loss).
 """
 
@@ -60,9 +60,7 @@ UNREFERENCED = ("sft", "sft_trl")
 
 def prepare_options(args: DPOConfig, row_format: Format) -> PrepareOptions:
     """How rows become examples: a prompt with two branches, the chosen one first, of which every token is trained."""
-    return PrepareOptions(
-        format=row_format, accepted=args.row_formats, max_length=args.max_length, truncation_mode=args.truncation_mode
-    )
+    return PrepareOptions(format=row_format, accepted=args.row_formats, max_length=args.max_length, truncation_mode=args.truncation_mode)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +81,7 @@ def loss_and_metrics(tree: TokenTree, outputs: TokenOutputs, args: DPOConfig, kn
     if args.use_weighting:
         assert outputs.log_sum_sq_N is not None
         weight_P = wpo_weight(outputs.logp_N, outputs.log_sum_sq_N, tree.branch_N, tree.B)[tree.pairs].prod(1)
-    terms, metrics = {}, pair_metrics(tree, outputs)
+    terms, metrics = dict[str, Sum](), pair_metrics(tree, outputs)
     for name, weight in zip(args.loss_type, args.loss_weights or [1.0] * len(args.loss_type), strict=True):
         loss_P = weight_P * _loss(name, tree, plain if name in UNREFERENCED else pairs, args, known)
         terms[name] = Sum(total=weight * loss_P.sum(), count=_count(name, tree))
@@ -215,9 +213,7 @@ class DPOTrainer(ReferenceTrainer[DPOConfig]):
 
     def method(self, started: Started) -> DPO:
         started.policy.sum_sq = self.args.use_weighting
-        return DPO(
-            self.args, policy=started.policy, reference=started.reference, here=self.here, aux_loss_coef=started.aux_loss_coef
-        )
+        return DPO(self.args, policy=started.policy, reference=started.reference, here=self.here, aux_loss_coef=started.aux_loss_coef)
 
     def reference(self) -> Any:
         return None if set(self.args.loss_type) <= set(UNREFERENCED) else super().reference()

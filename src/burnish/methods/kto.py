@@ -135,9 +135,7 @@ class KTOTrainer(ReferenceTrainer[KTOConfig]):
 
     def method(self, started: Started) -> KTO:
         assert started.reference is not None
-        return KTO(
-            self.args, policy=started.policy, reference=started.reference, here=self.here, aux_loss_coef=started.aux_loss_coef
-        )
+        return KTO(self.args, policy=started.policy, reference=started.reference, here=self.here, aux_loss_coef=started.aux_loss_coef)
 
     def prepare_options(self, row_format: Format) -> PrepareOptions:
         return replace(prepare_options(self.args, row_format), stop_token_ids=stop_token_ids(self.model_config))

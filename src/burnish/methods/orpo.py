@@ -34,9 +34,7 @@ LOSSES: dict[str, Callable[[Pairs], Tensor]] = {"orpo": odds_ratio_loss}
 
 def prepare_options(args: ORPOConfig, row_format: Format) -> PrepareOptions:
     """How rows become examples: a prompt with two branches, the chosen one first, of which every token is trained."""
-    return PrepareOptions(
-        format=row_format, accepted=args.row_formats, max_length=args.max_length, truncation_mode=args.truncation_mode
-    )
+    return PrepareOptions(format=row_format, accepted=args.row_formats, max_length=args.max_length, truncation_mode=args.truncation_mode)
 
 
 def loss_and_metrics(tree: TokenTree, outputs: TokenOutputs, args: ORPOConfig) -> LossOut:

@@ -20,7 +20,6 @@ from typing import Any
 from torch import Tensor
 
 from burnish.config.sft import SFTConfig
-from burnish.data.dataset import Dataset, formats_of
 from burnish.data.formats import Format
 from burnish.data.prepare import PrepareOptions
 from burnish.models.load import stop_token_ids
@@ -39,6 +38,7 @@ def prepare_options(args: SFTConfig, row_format: Format, formatting_func: Callab
     """How rows become examples: one branch each, with the trained tokens that the options say."""
     return PrepareOptions(
         format=row_format,
+        accepted=args.row_formats,
         text_field=args.dataset_text_field,
         max_length=args.max_length,
         truncation_mode=args.truncation_mode,
@@ -81,9 +81,6 @@ class SFTTrainer(Trainer[SFTConfig]):
 
     def method(self, started: Started) -> SFT:
         return SFT(args=self.args, aux_loss_coef=started.aux_loss_coef)
-
-    def formats(self, dataset: Dataset) -> tuple[Format, ...]:
-        return formats_of(dataset, text_field=self.args.dataset_text_field, has_formatting_func=self.formatting_func is not None)
 
     def prepare_options(self, row_format: Format) -> PrepareOptions:
         options = prepare_options(self.args, row_format, self.formatting_func)

@@ -57,54 +57,54 @@ def start_policy(
     sharding = _sharding(config, args, here)
     mesh = None if sharding is None else make_mesh(here, sharding)
     named = isinstance(model, str | Path)
+    adapter = peft_config or lora_config(config)
     with in_turn(here, _at_once(config, here) if named and mesh else here.local_world_size):
         place = here.device if mesh is None else torch.device("cpu")
-        if named:
-            loaded = load_model(config, place)
-        else:
-            loaded = model.to(here.device) if mesh is None else model
-        identity = "" if reference is None else reference.identify(loaded)
-        adapter = peft_config or lora_config(config)
+        loaded = load_model(config, place) if named else model if mesh is not None else model.to(place)
+        base = "" if reference is None else reference.identify(loaded)
         loaded = _dressed(loaded, config, args, adapter, tokenizer)
         if mesh is not None and not named:
             same_everywhere(loaded, here)
-        coefficient = _aux_loss_coef(loaded.config.get_text_config().to_dict(), args, str(config.model_name_or_path))
-        compute, why = choose_compute_dtype(args.compute_dtype, here.device)
-        policy = Policy(loaded, compute_dtype=compute, aux_loss=coefficient > 0)
-        if args.gradient_checkpointing:
-            policy.causal_model.gradient_checkpointing_enable({"use_reentrant": False})
+        policy, coefficient, why = _policy(loaded, config, args, here)
         observe(policy)
-        plain, own = adapter is not None and _begins_as_its_base(adapter), None
-        if reference is not None:
-            own = before_sharding(policy, reference, lambda name: load_model(_of_reference(config, name), place))
-            identity = reference.identify(own.model) if own is not None else identity if plain else reference.identify(loaded)
+        own = None if reference is None else before_sharding(policy, reference, lambda name: load_model(_of_reference(config, name), place))
+        identity = "" if reference is None else reference.identify(policy.model if own is None else own.model)
         total, trained = (sum(p.numel() for p in loaded.parameters() if p.requires_grad or every) for every in (True, False))
-        mixed = sharding is not None and compute is not next(loaded.parameters()).dtype
-        if sharding is not None and mesh is not None:
-            for one in filter(None, (policy, own)):
-                shard(one, here, replace(sharding, compute_dtype=compute if mixed else None), mesh)
-        elif own is not None:
-            own.to(here.device)
-    found, *of_reference = (
-        probe(one, wanted=config.attn_implementation, mixed=mixed, device=here.device) for one in filter(None, (policy, own))
-    )
-    name = type(policy.causal_model).__name__
-    if mesh is not None and found.paths.attention == "branches":
+        mixed = sharding is not None and policy.compute_dtype is not next(loaded.parameters()).dtype
+        for one in filter(None, (policy, own)):
+            if sharding is not None and mesh is not None:
+                shard(one, here, replace(sharding, compute_dtype=policy.compute_dtype if mixed else None), mesh)
+            else:
+                one.to(here.device)
+    found = [probe(one, wanted=config.attn_implementation, mixed=mixed, device=here.device) for one in filter(None, (policy, own))]
+    name, compute = type(policy.causal_model).__name__, str(policy.compute_dtype).removeprefix("torch.")
+    if mesh is not None and any(one.paths.attention == "branches" for one in found):
         raise ModelError(f"{name} runs branch by branch, as often as each rank's rows ask for, which shards do not allow; use fsdp='no'.")
     weights = str(next(loaded.parameters()).dtype).removeprefix("torch.")
     messages = [
         f"{name}: {total:,} parameters, {trained:,} trained ({trained / total:.1%}); "
-        f"weights {weights}, compute {str(compute).removeprefix('torch.')} ({why}), on {here.device}.",
-        *found.messages,
+        f"weights {weights}, compute {compute} ({why}), on {here.device}.",
+        *found[0].messages,
+        *(f"Reference: {message}" for one in found[1:] for message in one.messages),
     ]
     if args.fsdp != "no" and mesh is None:
         messages.append(f"fsdp={args.fsdp!r} has nothing to shard over: this is the only process.")
-    wrapped = policy if mesh is not None else copied(policy, here)
     made = None
     if reference is not None:
-        messages += [f"Reference: {message}" for one in of_reference for message in one.messages]
-        made = make_reference(policy, own, reference, identity=f"{identity} {compute}", new_adapter=plain)
+        new = own is None and adapter is not None and _begins_as_its_base(adapter)
+        made = make_reference(policy, own, reference, identity=f"{base if new else identity} {compute}", new_adapter=new)
+    wrapped = policy if mesh is not None else copied(policy, here)
     return Started(policy=policy, wrapped=wrapped, messages=tuple(messages), aux_loss_coef=coefficient, reference=made)
+
+
+def _policy(loaded: Any, config: ModelConfig, args: TrainConfig, here: Launch) -> tuple[Policy, float, str]:
+    """The policy, the weight of its balancing loss, and why it computes in its dtype."""
+    coefficient = _aux_loss_coef(loaded.config.get_text_config().to_dict(), args, str(config.model_name_or_path))
+    compute, why = choose_compute_dtype(args.compute_dtype, here.device)
+    policy = Policy(loaded, compute_dtype=compute, aux_loss=coefficient > 0)
+    if args.gradient_checkpointing:
+        policy.causal_model.gradient_checkpointing_enable({"use_reentrant": False})
+    return policy, coefficient, why
 
 
 def _begins_as_its_base(adapter: Any) -> bool:

@@ -18,14 +18,13 @@ from burnish.data.tree import build_tree
 from burnish.distributed.launch import Launch, barrier, gather
 from burnish.models.load import ModelError, load_tokenizer
 from burnish.models.reference import Reference, WantedReference
-from burnish.trainer.sets import Sets
 from burnish.trainer.trainer import Trainer
 from burnish.types import Example
 
 C = TypeVar("C", bound=TrainConfig)
 
 BLOCK = 64
-"""Examples whose micro-batches are planned together, whoever computes them: so a pass that was cut short gives, continued, the same bits."""
+"""Examples whose micro-batches are planned together, whoever computes them: a pass that was cut short gives, continued, the same bits."""
 
 
 class ReferenceTrainer(Trainer[C]):
@@ -55,8 +54,8 @@ class ReferenceTrainer(Trainer[C]):
         known = KnownLogps(folder, reference.identity)
         for name, one in {"train": self.sets.train, **self.sets.eval}.items():
             examples = (one[i] for i in range(len(one))) if one is not None else self._streamed()
-            before, done = known.count, compute_missing(reference, examples, known, self.max_tokens, self.here)
-            say(f"Reference log-probs of {name}: {done:,} examples, {known.count - before:,} of them computed now.")
+            seen, computed = compute_missing(reference, examples, known, self.max_tokens, self.here)
+            say(f"Reference log-probs of {name}: {seen:,} examples, {computed:,} of them computed now, the others known before.")
         reference.free()
         self.sets.known = known
 
@@ -67,24 +66,22 @@ class ReferenceTrainer(Trainer[C]):
         return (example for example, _ in islice(self.sets.stream()((0, 0)), self.run.max_steps * self.args.batch_size))
 
 
-def compute_missing(reference: Reference, examples: Iterable[Example], known: KnownLogps, max_tokens: int, here: Launch) -> int:
-    """Adds to `known` what it lacks, block by block; returns how many examples there are. Call on every rank.
+def compute_missing(reference: Reference, examples: Iterable[Example], known: KnownLogps, max_tokens: int, here: Launch) -> tuple[int, int]:
+    """Adds to `known` what it lacks, block by block; returns how many examples there are, and for how many it was. Call on every rank.
 
     A block that was begun is computed again as a whole, with the same micro-batches whatever the number of processes.
     """
-    seen, todo = 0, list[tuple[bytes, Example]]()
+    seen = computed = 0
     for block in _blocks(examples):
-        seen += len(block)
         keys = [example_key(example) for example in block]
-        missing = known.missing(keys)
-        # ranks whose disks differ have to take the same number of turns
-        if any(gather(bool(missing), here, "what is known of a reference")):
-            todo = list(zip(keys, block, strict=True))
-            found = _block(reference, todo, max_tokens, here)
+        missing = max(gather(len(known.missing(keys)), here, "what is known of a reference"))  # ranks' disks may differ
+        seen, computed = seen + len(block), computed + missing
+        if missing:
+            found = _block(reference, list(zip(keys, block, strict=True)), max_tokens, here)
             if here.local_rank == 0:  # one on each machine
-                known.add(found)
+                known.add(found.items())
     barrier(here, "the log-probs of a reference to be written")
-    return seen
+    return seen, computed
 
 
 def _blocks(examples: Iterable[Example]) -> Iterator[list[Example]]:

@@ -14,7 +14,7 @@ from burnish.config.values import ConfigError
 from burnish.data.batches import Batches, Cursor, OfflineBatches, StreamBatches, evaluation_trees
 from burnish.data.dataset import Dataset, JoinedExamples, as_dataset, named_sets, prepare_all
 from burnish.data.formats import Format
-from burnish.data.known_logps import KnownLogps, example_key
+from burnish.data.known_logps import KnownLogps, with_logps
 from burnish.data.prepare import PrepareOptions
 from burnish.data.prepare_stream import PreparedStream, prepare_stream
 from burnish.data.sources import StreamRows
@@ -114,7 +114,7 @@ class Sets:
 
     def looked_up(self, example: Example) -> Example:
         """With the log-probs of the reference, where these are on disk. Raises DataError where they should be, and are not."""
-        return example if self.known is None else replace(example, ref_logp=self.known.get(example_key(example)))
+        return example if self.known is None else with_logps(example, self.known)
 
     def trees(self, sets: dict[str, Any], max_tokens: int, here: Launch) -> dict[str, Callable[[], Iterable[TokenTree]]]:
         """Evaluation's micro-batches, this rank's share."""

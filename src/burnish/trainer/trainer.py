@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
@@ -139,7 +138,8 @@ class Trainer(Generic[C]):
 
     def formats(self, dataset: Dataset) -> tuple[Format, ...]:
         """The format of each source's rows. Raises DataError for rows that the method does not read."""
-        return formats_of(dataset, accepted=self.args.row_formats, has_formatting_func=self.formatting_func is not None)
+        text_field, given = vars(self.args).get("dataset_text_field", "text"), self.formatting_func is not None
+        return formats_of(dataset, accepted=self.args.row_formats, text_field=text_field, has_formatting_func=given)  # type: ignore[attr-defined]
 
     def arranged(self, examples: JoinedExamples) -> Any:
         """What becomes of prepared examples before they are drawn."""
