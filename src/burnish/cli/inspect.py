@@ -9,13 +9,13 @@ from typing import Any
 import rich.console
 import torch
 
-from burnish.cli.sets import formats_for, open_sets
+from burnish.cli.sets import open_sets
 from burnish.cli.train import quiet_bars
 from burnish.config.data import DataConfig
 from burnish.config.model import ModelConfig
 from burnish.config.rows import RowsConfig
 from burnish.config.train import TrainConfig
-from burnish.data.dataset import Dataset, JoinedExamples, prepare_all
+from burnish.data.dataset import Dataset, JoinedExamples, formats_for, prepare_all
 from burnish.data.formats import Format
 from burnish.data.prepare import PrepareOptions
 from burnish.data.rows import ListRows, Rows

@@ -109,7 +109,7 @@ def _policy(loaded: Any, config: ModelConfig, args: TrainConfig, here: Launch) -
 
 def _begins_as_its_base(adapter: Any) -> bool:
     """Whether a new adapter changes nothing before it is trained, neither by itself nor in the base."""
-    return vars(adapter).get("init_lora_weights") in (True, "gaussian")
+    return adapter.to_dict().get("init_lora_weights") in (True, "gaussian")
 
 
 def _of_reference(config: ModelConfig, name: str) -> ModelConfig:
