@@ -102,4 +102,5 @@ def sft(task: Path, run: Path, *more: str, **options: object) -> list[str]:
 
 def faults(fault: str, told: Path) -> dict[str, str]:
     """In the environment of `burnish`: rank 1 has this fault in step 4, and writes `told` right before."""
-    return {"PYTHONPATH": str(FAULTS), "BURNISH_FAULT": fault, "BURNISH_FAULT_TOLD": str(told)}
+    path = os.pathsep.join(filter(None, (str(FAULTS), os.environ.get("PYTHONPATH"))))
+    return {"PYTHONPATH": path, "BURNISH_FAULT": fault, "BURNISH_FAULT_TOLD": str(told)}
