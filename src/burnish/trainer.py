@@ -42,7 +42,7 @@ from burnish.models.export import save_model
 from burnish.models.load import adapt_tokenizer, load_tokenizer
 from burnish.models.memory import ROW, Placement, estimate_memory, microbatch_tokens
 from burnish.models.optimizer import check_own, from_config, make_schedule
-from burnish.models.policy import Policy
+from burnish.models.policy import TreeModel
 from burnish.models.start import start_policy
 from burnish.report.console import Console
 from burnish.report.evaluation import EvalTokens, columns
@@ -234,7 +234,7 @@ class Trainer(Generic[C]):
             raise ConfigError("peft_config and model_config with use_peft=True both describe an adapter; give one of them.")
         return replace(config, model_name_or_path=str(model if named else model.config.name_or_path)), args
 
-    def _observe(self, policy: Policy) -> None:
+    def _observe(self, policy: TreeModel) -> None:
         """What can be said of the policy only while this process holds all of it."""
         placed = Placement(device=self.here.device.type, processes=self.here.world_size, per_node=self.here.local_world_size)
         self.memory = estimate_memory(policy, self.args, placed, row=self._longest())

@@ -14,16 +14,19 @@ from burnish.config.model import ModelConfig
 from burnish.config.train import TrainConfig
 from burnish.distributed.launch import Launch
 from burnish.distributed.wrap import Sharding, copied, in_turn, make_mesh, same_everywhere, shard
-from burnish.models.load import DTYPES, ModelError, choose_compute_dtype, disable_dropout, load_model, load_skeleton
+from burnish.models.load import DTYPES, Kind, ModelError, check_kind, choose_compute_dtype, disable_dropout, load_model, load_skeleton
 from burnish.models.lora import add_adapter, lora_config
 from burnish.models.memory import device_memory, give_back_freed_blocks
-from burnish.models.policy import Policy
+from burnish.models.padding import set_padding
+from burnish.models.policy import Policy, TreeModel
 from burnish.models.probe import probe
+from burnish.models.scorer import Scorer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    policy: Policy
+    policy: TreeModel
+    """A `Policy`, or a `Scorer` where that was asked for."""
     wrapped: nn.Module
     """The policy over all processes, as the loop calls it."""
     messages: tuple[str, ...]
@@ -39,7 +42,9 @@ def start_policy(
     peft_config: Any | None,
     tokenizer: Any,
     here: Launch,
-    observe: Callable[[Policy], None],
+    observe: Callable[[TreeModel], None],
+    *,
+    kind: Kind = "causal",
 ) -> Started:
     """Loads (or takes) the model, adds the adapter, sets dropout and checkpointing, spreads it over all processes and probes it.
 
@@ -51,17 +56,19 @@ def start_policy(
     sharding = _sharding(config, args, here)
     mesh = None if sharding is None else make_mesh(here, sharding)
     named = isinstance(model, str | Path)
-    with in_turn(here, _at_once(config, here) if named and mesh else here.local_world_size):
+    heard: list[str] = []
+    with in_turn(here, _at_once(config, here, kind) if named and mesh else here.local_world_size):
         if named:
-            loaded = load_model(config, here.device if mesh is None else torch.device("cpu"))
+            loaded = load_model(config, here.device if mesh is None else torch.device("cpu"), kind, heard.append)
         else:
             loaded = model.to(here.device) if mesh is None else model
-        loaded = _dressed(loaded, config, args, peft_config, tokenizer)
+        loaded = _dressed(loaded, config, args, peft_config, tokenizer, kind)
+        heard += set_padding(loaded, tokenizer) if kind != "causal" else ()
         if mesh is not None and not named:
             same_everywhere(loaded, here)
         coefficient = _aux_loss_coef(loaded.config.get_text_config().to_dict(), args, str(config.model_name_or_path))
         compute, why = choose_compute_dtype(args.compute_dtype, here.device)
-        policy = Policy(loaded, compute_dtype=compute, aux_loss=coefficient > 0)
+        policy = (Policy if kind == "causal" else Scorer)(loaded, compute_dtype=compute, aux_loss=coefficient > 0)
         if args.gradient_checkpointing:
             policy.causal_model.gradient_checkpointing_enable({"use_reentrant": False})
         observe(policy)
@@ -77,6 +84,7 @@ def start_policy(
     messages = [
         f"{name}: {total:,} parameters, {trained:,} trained ({trained / total:.1%}); "
         f"weights {weights}, compute {str(compute).removeprefix('torch.')} ({why}), on {here.device}.",
+        *heard,
         *found.messages,
     ]
     if args.fsdp != "no" and mesh is None:
@@ -85,7 +93,7 @@ def start_policy(
     return Started(policy=policy, wrapped=wrapped, messages=tuple(messages), aux_loss_coef=coefficient)
 
 
-def _dressed(loaded: Any, config: ModelConfig, args: TrainConfig, peft_config: Any | None, tokenizer: Any) -> Any:
+def _dressed(loaded: Any, config: ModelConfig, args: TrainConfig, peft_config: Any | None, tokenizer: Any, kind: Kind) -> Any:
     """With its adapter, and without dropout where `args` say so."""
     rows = loaded.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
@@ -93,9 +101,10 @@ def _dressed(loaded: Any, config: ModelConfig, args: TrainConfig, peft_config: A
             f"The tokenizer has {len(tokenizer):,} tokens and the embedding of {config.model_name_or_path or 'the model'} {rows:,}; "
             "give the model's own tokenizer, or a model after resize_token_embeddings."
         )
-    peft_config = peft_config or lora_config(config)
+    check_kind(loaded, kind)
+    peft_config = peft_config or lora_config(config, kind)
     if peft_config is not None:
-        loaded = add_adapter(loaded, peft_config)
+        loaded = add_adapter(loaded, peft_config, kind)
     if args.disable_dropout:
         disable_dropout(loaded)
     return loaded
@@ -115,9 +124,9 @@ def _sharding(config: ModelConfig, args: TrainConfig, here: Launch) -> Sharding 
     )
 
 
-def _at_once(config: ModelConfig, here: Launch) -> int:
+def _at_once(config: ModelConfig, here: Launch, kind: Kind) -> int:
     """How many ranks of a machine may hold the whole model in its memory at the same time."""
-    size = sum(p.numel() * p.element_size() for p in load_skeleton(config).parameters())
+    size = sum(p.numel() * p.element_size() for p in load_skeleton(config, kind).parameters())
     return max(1, min(here.local_world_size, int(0.6 * device_memory(torch.device("cpu")) / size)))
 
 
