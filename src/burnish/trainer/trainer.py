@@ -38,7 +38,7 @@ from burnish.models.export import save_model
 from burnish.models.load import adapt_tokenizer, load_tokenizer, stop_token_ids
 from burnish.models.memory import Placement, estimate_memory, microbatch_tokens
 from burnish.models.optimizer import check_own, from_config, make_schedule
-from burnish.models.policy import Policy
+from burnish.models.policy import TreeModel
 from burnish.models.reference import WantedReference
 from burnish.models.start import Started, start_policy
 from burnish.report.console import Console
@@ -244,7 +244,7 @@ class Trainer(Generic[C]):
         stops = stop_token_ids(self.model_config)
         return replace(self.prepare_options(row_format), formatting_func=self.formatting_func, stop_token_ids=stops)
 
-    def _observe(self, policy: Policy) -> None:
+    def _observe(self, policy: TreeModel) -> None:
         """What can be said of the policy only while this process holds all of it."""
         placed = Placement(device=self.here.device.type, processes=self.here.world_size, per_node=self.here.local_world_size)
         self.memory = estimate_memory(policy, self.args, placed, row=self.sets.longest)
