@@ -1,11 +1,14 @@
 import json
+from itertools import islice
 
 import numpy as np
 import pytest
 
 from burnish.data.formats import PAIR_FORMATS, STEPWISE_FORMATS, UNPAIRED_FORMATS
 from burnish.data.prepare import PrepareOptions, prepare
+from burnish.data.prepare_stream import prepare_stream
 from burnish.data.rows import DataError, ListRows
+from burnish.data.streams import StreamRows
 from tests.data.small_templates import GEMMA, LLAMA3, MISTRAL, PREFILLED, QWEN3, SPECIAL
 from tests.data.small_tokenizer import CHATML, make_tokenizer
 
@@ -494,3 +497,14 @@ def test_workers_and_the_cache_give_the_same(tokenizer, tmp_path):
     two = prepare(ListRows(rows, "data"), tokenizer, PrepareOptions(accepted=PAIR_FORMATS), num_proc=2, cache_dir=tmp_path / "other")
     assert (alone.fingerprint, alone.report) == (two.fingerprint, two.report)
     assert prepare(ListRows(rows, "data"), tokenizer, PrepareOptions(accepted=PAIR_FORMATS)).fingerprint == alone.fingerprint
+
+
+def test_a_formatting_func_and_a_stream_give_the_same(tokenizer):
+    rows = ListRows([{"q": "the quick", "good": f" brown {word}", "bad": " dog"} for word in ("fox", "dog", "lazy")], "data")
+    options = PrepareOptions(
+        accepted=PAIR_FORMATS, formatting_func=lambda row: {"prompt": row["q"], "chosen": row["good"], "rejected": row["bad"]}
+    )
+    store = prepare(rows, tokenizer, options)
+    stream = prepare_stream(StreamRows.over(rows), tokenizer, options)
+    assert [ids(example) for example in islice(stream, 3)] == [ids(example) for example in store]
+    assert ids(store[0]) == ids(one(SHORT, tokenizer))
