@@ -15,7 +15,6 @@ import torch
 from burnish.distributed.shards import whole as whole_tensor
 from burnish.report.metrics import read_metrics
 from tests.laws.methods import CASES, Case, build_trainer
-from tests.models.families import tiny_model
 
 STEPS = 8  # two epochs of four steps; the last step of each has one example
 STOPS = (1, 4, 5, 7)
@@ -37,7 +36,7 @@ def build(case: Case, variant: str, folder: Path, *, seed: int = 42, **options: 
         from peft import LoraConfig
 
         more["peft_config"] = LoraConfig(r=2, lora_dropout=0.2, target_modules=["q_proj", "v_proj"])
-    model = tiny_model(case.family, dtype=torch.float32, attention_dropout=0.1)
+    model = case.model(dtype=torch.float32, attention_dropout=0.1)
     options = {**more, **VARIANTS[variant], **options}
     return build_trainer(case, model, folder, seed=seed, eval_dataset=list(case.rows[:3]), **options)
 

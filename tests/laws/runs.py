@@ -76,8 +76,8 @@ def make_run(
 ) -> Run:
     """The case's method on a tiny float64 model. Gradients are not clipped."""
     register()
-    model = tiny_model(case.family) if model is None else model
-    policy = Policy(model, paths=paths, aux_loss=case.aux_loss)
+    model = case.model() if model is None else model
+    policy = case.policy(model, paths=paths)
     if policy.paths.attention == "tree":
         policy.causal_model.set_attn_implementation(NAME)
     args, here = case.config(max_grad_norm=0.0, compute_dtype="float32"), here or Launch()

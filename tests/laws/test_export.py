@@ -35,13 +35,16 @@ IDS = torch.randint(0, VOCABULARY, (1, 24), generator=torch.Generator().manual_s
 READER = """
 import json, pathlib, sys
 import torch
-from peft import AutoPeftModelForCausalLM
-from transformers import AutoModelForCausalLM, AutoTokenizer
+import peft, transformers
+from transformers import AutoTokenizer
 torch.set_num_threads(1)
 folder = pathlib.Path(sys.argv[1])
 ids, logits = torch.load(folder / "ids.pt"), {}
 for path in map(pathlib.Path, json.loads((folder / "folders.json").read_text())):
-    auto = AutoPeftModelForCausalLM if (path / "adapter_config.json").is_file() else AutoModelForCausalLM
+    adapted = (path / "adapter_config.json").is_file()
+    (architecture,) = json.loads((path / "base_config.json" if adapted else path / "config.json").read_text())["architectures"]
+    kind = next(kind for kind in ("CausalLM", "SequenceClassification", "TokenClassification") if architecture.endswith("For" + kind))
+    auto = getattr(*((peft, "AutoPeftModelFor" + kind) if adapted else (transformers, "AutoModelFor" + kind)))
     model = auto.from_pretrained(path, attn_implementation="eager", dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(path)
     with torch.no_grad():
