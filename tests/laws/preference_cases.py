@@ -95,12 +95,8 @@ def steps(count: int) -> list[Example]:
 
 
 STEPS = tuple(
-    {
-        "prompt": words(i, 3 + i),
-        "completions": [words(3 * i + j, 2 + j) for j in range(1 + i % 3)],
-        "labels": [(i + j) % 2 == 0 for j in range(1 + i % 3)],
-    }
-    for i in range(7)
+    {"prompt": words(i, 3 + i), "completions": [words(3 * i + j, 2 + j) for j in range(n)], "labels": [(i + j) % 2 == 0 for j in range(n)]}
+    for i, n in enumerate((1, 2, 3, 1, 2, 3, 1))
 )
 OFFLINE = {"silence": NO_REWARDS, "two voices": NO_SAMPLES}
 FREE = {**OFFLINE, "identity": NO_REFERENCE}
@@ -139,18 +135,8 @@ def dpo(loss: str, name: str = "", exempt: dict[str, str] | None = None, **optio
     )
 
 
-def other(
-    module: str,
-    loss: str,
-    config: type,
-    trainer: type,
-    rows: Any,
-    method: Any,
-    examples: Any,
-    exempt: Any,
-    kind: Any = "causal",
-    **chosen: Any,
-) -> Case:
+def other(module: str, loss: str, config: type, trainer: type, rows: Any, method: Any, examples: Any, exempt: Any, **chosen: Any) -> Case:
+    kind = chosen.pop("kind", "causal")
     return Case(
         name=loss if module == loss else f"{module}-{loss}",
         module=module,
@@ -199,8 +185,8 @@ CASES: tuple[Case, ...] = (
         for loss in ("sigmoid", "hinge", "ipo", "simpo")
     ),
     other(
-        "reward", "bradley_terry", RewardConfig, RewardTrainer, PAIRS, lambda args, parts: Reward(args=args), last_tokens, FREE, "reward",
+        "reward", "bradley_terry", RewardConfig, RewardTrainer, PAIRS, lambda args, parts: Reward(args=args), last_tokens, FREE, kind="reward",
         center_rewards_coefficient=0.1,
     ),
-    other("prm", "step", PRMConfig, PRMTrainer, STEPS, lambda args, parts: PRM(args=args), steps, FREE, "process_reward"),
+    other("prm", "step", PRMConfig, PRMTrainer, STEPS, lambda args, parts: PRM(args=args), steps, FREE, kind="process_reward"),
 )  # fmt: skip
