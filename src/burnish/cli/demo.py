@@ -37,7 +37,8 @@ Stage 2, reward: a copy learns to tell right answers from wrong ones, which add 
 JUDGED = "\nOf {n} held-out pairs the reward model prefers the right answer in {share:.1%} (standard error {error:.1%}).\n"
 PREFER = """\
 Stage 3, dpo: asked {n} training questions in new forms, the model gives {k} answers to each, drawn at random. Where some are right and
-some are wrong, the one is preferred to the other. It is told no answer that it did not give itself.
+some are wrong, a right one is preferred to a wrong one: no answer is shown that it did not give itself. {kept} pairs like those of
+stage 2 keep up the forms that it was shown.
 """
 NEXT = """
 The models and their metrics.jsonl are in {folder}, {folder}/judge and {folder}/dpo; all of this took {seconds:.0f} seconds. To try next:
@@ -51,9 +52,10 @@ SMALL: dict[str, Any] = {"overwrite_output_dir": True, "save_strategy": "no", "c
 
 def run() -> int:
     """Trains for about two minutes on two cores, into `runs/demo`; returns 0."""
-    from transformers.utils.logging import disable_progress_bar
+    from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
     disable_progress_bar()
+    set_verbosity_error()  # that a reward model's head is new
     # threads that wait for each other gain a model this small little, and cost it much where other programs use the cores
     torch.set_num_threads(1)
     begun = time.monotonic()
@@ -69,9 +71,10 @@ def run() -> int:
     print(JUDGE)
     learn_to_judge(FOLDER, FOLDER / "judge")
 
-    questions = make_rows(600, seed=1, split="train", forms="new")
-    scored = own_answers(FOLDER, questions, n=8)
-    print(PREFER.format(n=len(scored), k=8))
+    asked, known = make_rows(500, seed=1, split="train", forms="new"), make_pairs(120, seed=1, split="train")
+    print(PREFER.format(n=len(asked), k=8, kept=len(known)))
+    scored = own_answers(FOLDER, asked, n=8)
+    scored += [{"prompt": pair["prompt"], "completions": [pair["chosen"], pair["rejected"]], "scores": [1.0, 0.0]} for pair in known]
     write_jsonl(FOLDER / "scored.jsonl", scored)
     prefer(FOLDER, FOLDER / "dpo", scored)
     answers["dpo"] = answer_all(FOLDER / "dpo", held_out)
@@ -132,7 +135,7 @@ def prefer(model_path: Path, folder: Path, scored: Rows, *, steps: int = 60) -> 
         loss_weights=[1.0, 3.0],
         batch_size=16,
         max_steps=steps,
-        learning_rate=1e-4,
+        learning_rate=2e-4,
         warmup_steps=0.1,
         **SMALL,
     )
