@@ -116,7 +116,7 @@ def _same_tokens(name: str, tokenizer: Any) -> None:
     except ModelError:
         return
     ours = tokenizer.get_vocab()
-    other = next((token for token, number in theirs.items() if ours.get(token, number) != number), None)
+    other = min((token for token, number in theirs.items() if ours.get(token, number) != number), key=theirs.__getitem__, default=None)
     if other is not None:
         raise ModelError(
             f"The reference {name} and the policy read other tokens ({other!r} is number {theirs[other]} and number {ours[other]}); "
