@@ -68,10 +68,12 @@ def test_counted_and_said(what, tmp_path, capsys):
     assert sentence in " ".join(capsys.readouterr().out.split())
 
 
+OF_SFT = "sft.jsonl line 1 has the columns 'messages', which are for supervised fine-tuning; give rows of "
 REFUSED = {
-    "all pairs equal": ("dpo", "all_equal", (), "Not one of the 2 rows of all_equal can be trained on: 2 with chosen equal to rejected (first: all_equal.jsonl line 1)"),
+    "all pairs equal": ("dpo", "all_equal", (), "can be trained on: 2 with chosen equal to rejected (first: all_equal.jsonl line 1)"),
     "a prompt longer than the limit, where that is an error": (
-        "dpo", "long", ("--max_length", "40", "--truncation_mode", "error"), "43 tokens are more than max_length=40; raise it, or choose another truncation_mode.",
+        "dpo", "long", ("--max_length", "40", "--truncation_mode", "error"),
+        "tokens are more than max_length=40; raise it, or choose another truncation_mode.",
     ),
     "labels of one kind": (
         "kto", "labels", (), "Learning from labels needs some that are true and some that are false, but all 6 are true",
@@ -82,8 +84,8 @@ REFUSED = {
         "dpo", "good", ("--ref_model_name_or_path", "other"),
         "The reference other and the policy read other tokens ('w4' is number 13 and number 14)",
     ),
-    "rows of another method": ("dpo", "sft", (), "sft.jsonl line 1 has the columns 'messages', which are for supervised fine-tuning; give rows of "),
-    "rows without labels": ("kto", "sft", (), "sft.jsonl line 1 has the columns 'messages', which are for supervised fine-tuning; give rows of "),
+    "rows of another method": ("dpo", "sft", (), OF_SFT),
+    "rows without labels": ("kto", "sft", (), OF_SFT),
 }  # fmt: skip
 
 
