@@ -185,8 +185,8 @@ CASES: tuple[Case, ...] = (
         for loss in ("sigmoid", "hinge", "ipo", "simpo")
     ),
     other(
-        "reward", "bradley_terry", RewardConfig, RewardTrainer, PAIRS, lambda args, parts: Reward(args=args), last_tokens, FREE, kind="reward",
-        center_rewards_coefficient=0.1,
+        "reward", "bradley_terry", RewardConfig, RewardTrainer, PAIRS, lambda args, parts: Reward(args=args), last_tokens, FREE,
+        kind="reward", center_rewards_coefficient=0.1,
     ),
     other("prm", "step", PRMConfig, PRMTrainer, STEPS, lambda args, parts: PRM(args=args), steps, FREE, kind="process_reward"),
 )  # fmt: skip
