@@ -155,9 +155,9 @@ def test_an_expired_entry(tree):
 
 
 def test_a_method_without_a_page(tree):
-    shutil.copy(tree / SFT, tree / "src/burnish/methods/dpo.py")
+    shutil.copy(tree / SFT, tree / "src/burnish/methods/grpo.py")
     status, said = tool(tree, "tables")
-    assert (status, said) == (1, "docs/dpo.md: is missing; write the page of the method dpo, as docs/sft.md has it.")
+    assert (status, said) == (1, "docs/grpo.md: is missing; write the page of the method grpo, as docs/sft.md has it.")
 
 
 def test_a_table_of_methods_that_is_not_up_to_date(tree):
@@ -177,11 +177,11 @@ def test_a_method_that_is_not_in_the_table_of_laws(tree):
     for name in ("tests/__init__.py", "tests/laws", "tests/models"):
         place = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         place(ROOT / name, tree / name)
-    shutil.copy(tree / SFT, tree / "src/burnish/methods/dpo.py")
+    shutil.copy(tree / SFT, tree / "src/burnish/methods/grpo.py")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/laws/test_table.py", "-k", "every_method"]
     status, said = run(tree, *command)
     assert status == 1
-    assert "tests/laws/methods.py has no case of dpo; add one for each loss, so that every law binds it." in said
+    assert "tests/laws/methods.py has no case of grpo; add one for each loss, so that every law binds it." in said
 
 
 def test_a_deprecated_name_whose_time_has_come(tree):
