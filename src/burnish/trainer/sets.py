@@ -92,15 +92,15 @@ class Sets:
     def described(self) -> dict[str, Any]:
         return {name: one.describe() for name, one in {"train": self.train, **self.eval}.items() if one is not None}
 
-    def stream(self) -> Opened:
-        """The training stream, from a cursor on."""
+    def stream(self) -> tuple[PreparedStream, Opened]:
+        """The training stream, which counts the rows that are read of it, and how it is opened at a cursor."""
         assert self.train_set is not None
         streams = [rows if isinstance(rows, StreamRows) else StreamRows.over(rows) for rows in self.train_set.sources]
         buffer = SHUFFLE_BUFFER if self.args.train_sampling_strategy == "random" else 0
         options = replace(self._reading.options(self.train_formats[0]), format=None)
         shape = {"weights": self.train_set.weights, "seed": self.args.seed, "shuffle_buffer": buffer}
-        self.streamed = prepare_stream(streams, self.tokenizer, options, **shape)
-        return self._reading.arranged_stream(self.streamed.open_at)
+        prepared = prepare_stream(streams, self.tokenizer, options, **shape)
+        return prepared, self._reading.arranged_stream(prepared.open_at)
 
     def batches(self, max_tokens: int, here: Launch) -> Batches:
         """The steps of the training set, this rank's part of each."""
@@ -108,7 +108,7 @@ class Sets:
         if self.train_set is None:
             return StreamBatches(lambda cursor: iter(()), **shape)
         if self.train is None:
-            opened = self.stream()
+            self.streamed, opened = self.stream()
             return StreamBatches(lambda cursor: ((self.looked_up(example), after) for example, after in opened(cursor)), **shape)
         order = self.train.order(self.train_set.weights, seed=self.args.seed, shuffle=self.args.train_sampling_strategy == "random")
         return OfflineBatches(_Looked(self.train, self), order.indices, **shape)
