@@ -15,7 +15,6 @@ from tests.laws.other_ranks import train
 from tests.laws.test_ranks import ROOT, free_port
 from tests.laws.two_processes import trains
 
-pytestmark = pytest.mark.xdist_group("other ranks")
 STOP = 3
 CHANGES = [(2, 1), (1, 2), (2, 4)]
 DEADLINE = 600  # seconds

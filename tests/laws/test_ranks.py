@@ -16,7 +16,7 @@ from tests.laws.exact import distance
 from tests.laws.methods import cases
 from tests.laws.two_processes import RANKS, outcomes, situations, trained, trains
 
-pytestmark = [pytest.mark.usefixtures("float64"), pytest.mark.xdist_group("ranks")]
+pytestmark = pytest.mark.usefixtures("float64")
 ROOT = Path(__file__).parents[2]
 DEADLINE = 600  # seconds
 

@@ -14,7 +14,6 @@ from tests.laws.continued import CASE, STEPS, cut_short, lines, stops, variants,
 from tests.laws.methods import build_trainer, cases
 from tests.models.families import tiny_model
 
-pytestmark = pytest.mark.xdist_group("resume")
 ROOT = Path(__file__).parents[2]
 DEADLINE = 300  # seconds
 

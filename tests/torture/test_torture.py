@@ -18,8 +18,6 @@ from tests.torture.process import ANY
 from tests.torture.runs import SUPERVISOR, server
 from tests.torture.ways import subject_of, table, totals, ways
 
-pytestmark = pytest.mark.xdist_group("torture")
-
 
 @pytest.fixture(scope="module")
 def subject(tmp_path_factory):
