@@ -143,7 +143,7 @@ class Trainer(Generic[C]):
         rows: Any = self.args
         return formats_for(rows, dataset, has_formatting_func=self.formatting_func is not None)
 
-    def arranged(self, examples: JoinedExamples) -> Any:
+    def arranged(self, examples: JoinedExamples, training: bool) -> Any:
         """What becomes of prepared examples before they are drawn."""
         return examples
 
