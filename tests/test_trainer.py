@@ -435,7 +435,7 @@ def test_what_happens_while_a_model_is_loaded_is_an_event_too(tmp_path, monkeypa
         given[-1].__self__.events.write("failure")
         raise ModelError
 
-    monkeypatch.setattr("burnish.trainer.start_policy", start)
+    monkeypatch.setattr("burnish.trainer.trainer.start_policy", start)
     with pytest.raises(ModelError):
         trainer(tmp_path / "run")
     assert [(event["event"], event["step"]) for event in read_events(tmp_path / "run" / "events.jsonl")] == [("failure", 0)]

@@ -4,7 +4,7 @@ Shape legend, used in names throughout the library (`logp_N` has shape `[N]`):
 
     T  tokens in a tree            N  trained tokens in a tree      B  branches in a tree
     E  examples (groups) in a tree G  completions per prompt        V  vocabulary      H  hidden width
-    P  pairs: a chosen and a rejected completion of one prompt
+    P  pairs: a chosen and a rejected completion of one prompt         K  scores of a token
 
 **Token ids are the truth, text is only a view.** No record here holds text.
 """
@@ -220,6 +220,16 @@ class TokenOutputs:
     """``log Σ_v p(v)²`` of the whole next-token distribution, without gradient; None where it was not asked for."""
     aux_loss: torch.Tensor | None = None
     """A mixture-of-experts model's load-balancing loss for the tree, where asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenScores:
+    """What a reward model says of each trained token, having read it and all before it."""
+
+    score_NK: torch.Tensor
+    """K scores, float32 at least: 1 of a reward model; of a process reward model 2 logits, for a wrong step and for a right one."""
+    aux_loss: torch.Tensor | None = None
+    """As in `TokenOutputs`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,11 +1,15 @@
 import json
+from itertools import islice
 
 import numpy as np
 import pytest
 
 from burnish.data.formats import PAIR_FORMATS, STEPWISE_FORMATS, UNPAIRED_FORMATS
 from burnish.data.prepare import PrepareOptions, prepare
+from burnish.data.prepare_stream import prepare_stream
 from burnish.data.rows import DataError, ListRows
+from burnish.data.streams import StreamRows
+from tests.data.small_templates import GEMMA, LLAMA3, MISTRAL, PREFILLED, QWEN3, SPECIAL
 from tests.data.small_tokenizer import CHATML, make_tokenizer
 
 USER = {"role": "user", "content": "the dog"}
@@ -87,12 +91,48 @@ def test_bos_begins_the_prompt():
     assert ids(one(implicit, tokenizer)) == ids(one(SHORT, tokenizer))
 
 
+def test_no_space_is_put_before_a_completion_or_a_step():
+    """A SentencePiece-like tokenizer puts a space before a text."""
+    tokenizer = make_tokenizer(metaspace=True)
+    example = one({"prompt": "what is one and ", "chosen": "two", "rejected": "three"}, tokenizer)
+    prompt, branches = ids(example)
+    assert [tokenizer.decode(prompt + branch) for branch in branches] == [
+        "what is one and two<|im_end|>",
+        "what is one and three<|im_end|>",
+    ]
+    steps = one({"prompt": "what is ", "completions": ["one", "two"], "labels": [1, 0]}, tokenizer, STEPWISE_FORMATS)
+    prompt, (branch,) = ids(steps)
+    assert tokenizer.decode(prompt + branch) == "what is one\ntwo\n"
+
+
 def test_a_pair_of_conversations_is_what_the_template_writes(tokenizer):
     example = one(PAIR, tokenizer)
     prompt, branches = ids(example)
     assert tokenizer.decode(prompt) == EXPECTED_HEAD
     assert [prompt + branch for branch in branches] == [chat(tokenizer, [USER, FOX]), chat(tokenizer, [USER, DOG])]
     assert trained(example, tokenizer) == ["the fox<|im_end|>", "the lazy dog<|im_end|>"]
+
+
+@pytest.mark.parametrize("template", [CHATML, LLAMA3, QWEN3, MISTRAL, GEMMA, PREFILLED])
+@pytest.mark.parametrize("before", [[USER], [USER, FOX, WHAT]])
+def test_pairs_under_other_templates(template, before):
+    tokenizer = make_tokenizer(chat_template=template)
+    tokenizer.add_special_tokens({"additional_special_tokens": SPECIAL})
+    thought = {"role": "assistant", "content": "<think>\nhm\n</think>\n\nthree"}
+    row = {"prompt": before, "chosen": [FOX], "rejected": [thought]}
+    example = one(row, tokenizer)
+    prompt, branches = ids(example)
+    for branch, answer in zip(branches, (FOX, thought), strict=True):
+        whole = tokenizer.apply_chat_template([*before, answer], tokenize=False)
+        written = tokenizer.decode(prompt + branch)
+        assert whole.startswith(written)
+        assert whole[len(written) :].strip() == ""
+        assert encode(tokenizer, written) == prompt + branch
+    assert trained(example, tokenizer) == [tokenizer.decode(branch) for branch in branches]
+    given = tokenizer.apply_chat_template(before, tokenize=False, add_generation_prompt=True)
+    assert given.startswith(tokenizer.decode(prompt))
+    implicit = {"chosen": [*before, FOX], "rejected": [*before, thought]}
+    assert ids(one(implicit, tokenizer)) == (prompt, branches)
 
 
 def test_a_conversation_without_prompt_column_is_the_same_pair(tokenizer):
@@ -457,3 +497,14 @@ def test_workers_and_the_cache_give_the_same(tokenizer, tmp_path):
     two = prepare(ListRows(rows, "data"), tokenizer, PrepareOptions(accepted=PAIR_FORMATS), num_proc=2, cache_dir=tmp_path / "other")
     assert (alone.fingerprint, alone.report) == (two.fingerprint, two.report)
     assert prepare(ListRows(rows, "data"), tokenizer, PrepareOptions(accepted=PAIR_FORMATS)).fingerprint == alone.fingerprint
+
+
+def test_a_formatting_func_and_a_stream_give_the_same(tokenizer):
+    rows = ListRows([{"q": "the quick", "good": f" brown {word}", "bad": " dog"} for word in ("fox", "dog", "lazy")], "data")
+    options = PrepareOptions(
+        accepted=PAIR_FORMATS, formatting_func=lambda row: {"prompt": row["q"], "chosen": row["good"], "rejected": row["bad"]}
+    )
+    store = prepare(rows, tokenizer, options)
+    stream = prepare_stream(StreamRows.over(rows), tokenizer, options)
+    assert [ids(example) for example in islice(stream, 3)] == [ids(example) for example in store]
+    assert ids(store[0]) == ids(one(SHORT, tokenizer))

@@ -17,7 +17,7 @@ from tests.tiny import chats, save_tiny_model, write_rows
 
 ROOT = Path(__file__).parents[2]
 FAULTS = Path(__file__).parent / "faults"
-TIMEOUT = 120
+TIMEOUT = 300
 """Seconds, of a whole process; starting torch takes several on a busy machine."""
 
 
@@ -42,9 +42,9 @@ class Started:
         return Ended(self.process.returncode, self.log.read_text())
 
     def wait_for(self, path: Path) -> None:
-        """Until the process has written it."""
+        """Until the process has written something into it."""
         deadline = time.monotonic() + TIMEOUT
-        while not path.exists():
+        while not (path.exists() and path.stat().st_size):
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.01)
@@ -102,4 +102,5 @@ def sft(task: Path, run: Path, *more: str, **options: object) -> list[str]:
 
 def faults(fault: str, told: Path) -> dict[str, str]:
     """In the environment of `burnish`: rank 1 has this fault in step 4, and writes `told` right before."""
-    return {"PYTHONPATH": str(FAULTS), "BURNISH_FAULT": fault, "BURNISH_FAULT_TOLD": str(told)}
+    path = os.pathsep.join(filter(None, (str(FAULTS), os.environ.get("PYTHONPATH"))))
+    return {"PYTHONPATH": path, "BURNISH_FAULT": fault, "BURNISH_FAULT_TOLD": str(told)}

@@ -1,5 +1,7 @@
 """Sums over ranks, and what is said where one of them is not there. Each test is two processes over gloo, without a supervisor."""
 
+import re
+
 import pytest
 import torch
 
@@ -47,7 +49,9 @@ def test_a_rank_that_is_killed_is_missed_by_the_other(what, dead, tmp_path):
 def test_a_rank_that_sleeps_is_named_when_the_deadline_has_passed(tmp_path):
     zero, one = run_ranks("sleeps", tmp_path)
     assert (zero.status, one.status) == (1, BYSTANDER)
-    assert "Rank 0 waited 4 s for the counts of step 3; not there: rank 1 (last seen at the start 4 s ago)." in zero.last
+    said = r"Rank 0 waited (\d+) s for the counts of step 3; not there: rank 1 \(last seen at the start (\d+) s ago\)\."
+    (waited,) = re.findall(said, zero.last)
+    assert all(4 <= int(seconds) < 15 for seconds in waited), zero.last
     assert "in sleeps" in (tmp_path / "stacks" / "rank-1.txt").read_text()
 
 
@@ -73,7 +77,7 @@ def test_what_all_refuse_is_said_once_and_leaves_no_stacks(tmp_path):
 
 
 def test_ranks_that_never_meet(tmp_path):
-    (zero,) = run_ranks("sums", tmp_path, count=1, expected=2)
+    (zero,) = run_ranks("nobody", tmp_path, count=1, expected=2)
     assert zero.status == 1
     assert "DistributedError: Rank 0 of 2 waited up to 4 s at 127.0.0.1:" in zero.last
     assert "1/2 clients joined" in zero.last

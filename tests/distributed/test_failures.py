@@ -1,5 +1,6 @@
 """One of two ranks is killed, raises, or sleeps for ever: the run ends within seconds, its last lines say why, and stacks are on disk."""
 
+import re
 import sys
 import time
 
@@ -9,8 +10,9 @@ from burnish.report.events import read_events
 from tests.distributed.processes import faults, make_task, sft, started
 
 pytestmark = pytest.mark.xdist_group("failures")
-DDP_TIMEOUT = 5
 LIMIT = 30  # seconds
+DDP_TIMEOUT = 8
+"""Seconds, where a rank sleeps; the other faults are noticed long before PyTorch's default of half an hour."""
 
 
 @pytest.fixture(scope="module")
@@ -21,24 +23,14 @@ def task(tmp_path_factory):
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 LAUNCHERS = {
     "devices": lambda words: [sys.executable, "-m", "burnish", *words, "--devices", "2"],
-    "torchrun": lambda words: [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node",
-        "2",
-        "-m",
-        "burnish",
-        *words,
-    ],
+    "torchrun": lambda words: [*TORCHRUN, "-m", "burnish", *words],
 }
 
 
-def struck(launcher, fault, task, folder):
+def struck(launcher, fault, task, folder, **options):
     """(how it ended, seconds from the fault to the end)."""
     run, told = folder / "run", folder / "told"
-    words = sft(task, run, ddp_timeout=DDP_TIMEOUT)
+    words = sft(task, run, **options)
     with started(LAUNCHERS[launcher](words), folder / "log", BURNISH_CACHE=str(folder / "cache"), **faults(fault, told)) as process:
         process.wait_for(told)
         begun = time.monotonic()
@@ -73,12 +65,13 @@ def test_raising(launcher, task, tmp_path):
     assert "one and one is three" in event["why"]
 
 
-@pytest.mark.parametrize("fault", ["asleep", "stopped"])
-def test_sleeping(fault, task, tmp_path):
-    ended, seconds = struck("devices", fault, task, tmp_path)
+@pytest.mark.parametrize(("launcher", "fault"), [("devices", "asleep"), ("torchrun", "asleep"), ("devices", "stopped")])
+def test_sleeping(launcher, fault, task, tmp_path):
+    """(One that is stopped cannot leave when it is told to, and torchrun gives it 30 seconds to do so.)"""
+    ended, seconds = struck(launcher, fault, task, tmp_path, ddp_timeout=DDP_TIMEOUT)
     assert DDP_TIMEOUT - 1 < seconds < LIMIT
-    assert ended.status == 2
-    assert f"Rank 0 waited {DDP_TIMEOUT} s for the gradients of step 4; not there: rank 1" in ended.last
+    assert ended.status == (2 if launcher == "devices" else 1)
+    assert re.search(r"Rank 0 waited \d+ s for the gradients of step 4; not there: rank 1", ended.last)
     stacks = tmp_path / "run" / "stacks"
     assert "optimizer_step" in (stacks / "rank-0.txt").read_text()
     if fault == "asleep":

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from burnish.config.processes import processes
-from burnish.distributed.signals import ECHO, Signals
+from burnish.distributed.signals import Signals
 from burnish.report.events import read_events
 from tests.distributed.processes import make_task, sft, started
 from tests.torture.runs import lines, newest
@@ -39,7 +39,6 @@ def test_stopped_and_started_again_is_never_stopped(ranks, number, status, task,
         assert process.end().status == 0
     with burnish(task, run, *devices) as process:
         process.wait_for(run / "metrics.jsonl")
-        time.sleep(0.5)
         process.process.send_signal(number)
         ended = process.end()
     at = newest(run)
@@ -61,7 +60,6 @@ def test_where_nothing_is_saved_it_just_leaves(task, tmp_path):
     run = tmp_path / "run"
     with burnish(task, run, "--save_strategy", "no") as process:
         process.wait_for(run / "metrics.jsonl")
-        time.sleep(0.3)
         process.process.send_signal(signal.SIGTERM)
         ended = process.end()
     assert ended.status == 143
@@ -70,16 +68,17 @@ def test_where_nothing_is_saved_it_just_leaves(task, tmp_path):
 
 
 def test_a_second_one_leaves_at_once(tmp_path):
+    echo = 4.0  # the two of the same signal may be a second apart where the machine is busy
     script = (
-        "import time\nfrom burnish.distributed.signals import Signals\n"
-        f"with Signals():\n    open({str(tmp_path / 'ready')!r}, 'w').close()\n    while True: time.sleep(0.1)\n"
+        f"import pathlib, time\nfrom burnish.distributed import signals\nsignals.ECHO = {echo}\n"
+        f"with signals.Signals():\n    pathlib.Path({str(tmp_path / 'ready')!r}).write_text('it is')\n    while True: time.sleep(0.1)\n"
     )
     with started([sys.executable, "-c", script], tmp_path / "log") as process:
         process.wait_for(tmp_path / "ready")
         process.process.send_signal(signal.SIGTERM)
-        time.sleep(ECHO / 4)
+        time.sleep(0.25)
         process.process.send_signal(signal.SIGTERM)  # the same, told twice
-        time.sleep(ECHO)
+        time.sleep(echo)
         assert process.process.poll() is None
         process.process.send_signal(signal.SIGTERM)
         assert process.end().status == -signal.SIGTERM

@@ -8,9 +8,13 @@ from typing import Any, Literal
 
 from burnish.config.train import TrainConfig
 from burnish.distributed.launch import Launch
+from burnish.models.load import Kind
+from burnish.models.policy import Paths, Policy, TreeModel
 from burnish.models.reference import Reference
+from burnish.models.scorer import Scorer
 from burnish.run import Method
 from burnish.types import Example
+from tests.models.families import tiny_model, tiny_scorer
 
 LAWS = {
     "micro-batch": "any split of the same step gives the same gradient",
@@ -64,11 +68,20 @@ class Case:
     options: Mapping[str, Any] = field(default_factory=dict)
     """Of the trainer's configuration, for every whole run."""
     counted: str = "nll"
-    """A metric that is a mean over all trained tokens."""
+    """A metric that is a mean over all trained tokens; empty where there is none."""
     aux_loss: bool = False
     """Asks the policy for a mixture-of-experts model's balancing loss."""
+    kind: Kind = "causal"
+    """What its model is: a language model, or one that gives scores."""
     exempt: Mapping[str, str] = field(default_factory=dict)
     """Law → why it does not apply."""
+
+    def model(self, **options: Any) -> Any:
+        """A tiny model as the method trains it."""
+        return tiny_model(self.family, **options) if self.kind == "causal" else tiny_scorer(self.family, self.kind, **options)
+
+    def policy(self, model: Any, *, paths: Paths | None = None) -> TreeModel:
+        return (Policy if self.kind == "causal" else Scorer)(model, paths=paths, aux_loss=self.aux_loss)
 
 
 def words(first: int, count: int) -> str:

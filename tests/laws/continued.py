@@ -14,8 +14,7 @@ import torch
 
 from burnish.distributed.shards import whole as whole_tensor
 from burnish.report.metrics import read_metrics
-from tests.laws.methods import CASES, COMPLETIONS, Case, build_trainer
-from tests.models.families import tiny_model
+from tests.laws.methods import CASES, Case, build_trainer
 
 STEPS = 8  # two epochs of four steps; the last step of each has one example
 STOPS = (1, 4, 5, 7)
@@ -37,9 +36,9 @@ def build(case: Case, variant: str, folder: Path, *, seed: int = 42, **options: 
         from peft import LoraConfig
 
         more["peft_config"] = LoraConfig(r=2, lora_dropout=0.2, target_modules=["q_proj", "v_proj"])
-    model = tiny_model(case.family, dtype=torch.float32, attention_dropout=0.1)
+    model = case.model(dtype=torch.float32, attention_dropout=0.1)
     options = {**more, **VARIANTS[variant], **options}
-    return build_trainer(case, model, folder, seed=seed, eval_dataset=list(COMPLETIONS[:3]), **options)
+    return build_trainer(case, model, folder, seed=seed, eval_dataset=list(case.rows[:3]), **options)
 
 
 def whole(case: Case, variant: str, folder: Path, **options: Any) -> dict[str, torch.Tensor]:

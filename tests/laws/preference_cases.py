@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,16 @@ from burnish.config.cpo import CPOConfig
 from burnish.config.dpo import DPOConfig
 from burnish.config.kto import KTOConfig
 from burnish.config.orpo import ORPOConfig
+from burnish.config.prm import PRMConfig
+from burnish.config.reward import RewardConfig
 from burnish.methods import dpo as dpo_method
 from burnish.methods.bco import BCO, BCOTrainer
 from burnish.methods.cpo import CPO, CPOTrainer
 from burnish.methods.dpo import DPO, DPOTrainer
 from burnish.methods.kto import KTO, KTOTrainer
 from burnish.methods.orpo import ORPO, ORPOTrainer
+from burnish.methods.prm import PRM, PRMTrainer
+from burnish.methods.reward import Reward, RewardTrainer
 from burnish.types import Branch, Example, Segment
 from tests.laws.case import NO_REFERENCE, NO_REWARDS, NO_SAMPLES, Case, words
 from tests.models.families import VOCABULARY
@@ -66,6 +71,33 @@ def only_labelled(count: int) -> list[Example]:
     return [Example(group_id=e.group_id, prompt=e.prompt, branches=e.branches[:-1]) for e in labelled(count)]
 
 
+def last_tokens(count: int) -> list[Example]:
+    """Pairs of which the last token alone is read."""
+    return [replace(e, branches=tuple(replace(b, segments=_last(b.segments)) for b in e.branches)) for e in pairs(count)]
+
+
+def _last(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
+    ids = np.concatenate([s.token_ids for s in segments])
+    parts = ((ids[:-1], False), (ids[-1:], True))
+    return tuple(Segment(token_ids=part, source="model", trained=trained) for part, trained in parts if len(part))
+
+
+def steps(count: int) -> list[Example]:
+    """Solutions of one to four steps, each with a label at its last token."""
+    rng, examples = np.random.default_rng(9), []
+    for i in range(count):
+        segments = []
+        for j in range(1 + (i * 3) % 4):
+            segments += [segment(rng, int(rng.integers(1, 6)), False), replace(segment(rng, 1, True), label=(i + j) % 3 != 0)]
+        prompt = (segment(rng, int(rng.integers(1, 12)), False),)
+        examples.append(Example(group_id=f"steps {i}", prompt=prompt, branches=(Branch(segments=tuple(segments)),)))
+    return examples
+
+
+STEPS = tuple(
+    {"prompt": words(i, 3 + i), "completions": [words(3 * i + j, 2 + j) for j in range(n)], "labels": [(i + j) % 2 == 0 for j in range(n)]}
+    for i, n in enumerate((1, 2, 3, 1, 2, 3, 1))
+)
 OFFLINE = {"silence": NO_REWARDS, "two voices": NO_SAMPLES}
 FREE = {**OFFLINE, "identity": NO_REFERENCE}
 SAME_RUN = "runs as dpo-sigmoid does: its loss is a function of the same log-ratios, which the other laws bind"
@@ -104,6 +136,7 @@ def dpo(loss: str, name: str = "", exempt: dict[str, str] | None = None, **optio
 
 
 def other(module: str, loss: str, config: type, trainer: type, rows: Any, method: Any, examples: Any, exempt: Any, **chosen: Any) -> Case:
+    kind = chosen.pop("kind", "causal")
     return Case(
         name=loss if module == loss else f"{module}-{loss}",
         module=module,
@@ -113,7 +146,8 @@ def other(module: str, loss: str, config: type, trainer: type, rows: Any, method
         trainer=trainer,
         rows=rows,
         examples=examples,
-        counted="entropy",
+        counted="entropy" if kind == "causal" else "",
+        kind=kind,
         exempt=exempt,
     )
 
@@ -150,4 +184,9 @@ CASES: tuple[Case, ...] = (
         )
         for loss in ("sigmoid", "hinge", "ipo", "simpo")
     ),
+    other(
+        "reward", "bradley_terry", RewardConfig, RewardTrainer, PAIRS, lambda args, parts: Reward(args=args), last_tokens, FREE,
+        kind="reward", center_rewards_coefficient=0.1,
+    ),
+    other("prm", "step", PRMConfig, PRMTrainer, STEPS, lambda args, parts: PRM(args=args), steps, FREE, kind="process_reward"),
 )  # fmt: skip

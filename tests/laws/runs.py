@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -72,11 +72,12 @@ def make_run(
     paths: Paths | None = None,
     lr: float = 0.0,
     sharding: Sharding | None = None,
+    reference: Callable[[Case], Reference] | None = None,
 ) -> Run:
     """The case's method on a tiny float64 model. Gradients are not clipped."""
     register()
-    model = tiny_model(case.family) if model is None else model
-    policy = Policy(model, paths=paths, aux_loss=case.aux_loss)
+    model = case.model() if model is None else model
+    policy = case.policy(model, paths=paths)
     if policy.paths.attention == "tree":
         policy.causal_model.set_attn_implementation(NAME)
     args, here = case.config(max_grad_norm=0.0, compute_dtype="float32"), here or Launch()
@@ -84,7 +85,7 @@ def make_run(
         shard(policy, here, sharding, make_mesh(here, sharding))
     return Run(
         policy=policy if sharding is not None else copied(policy, here),
-        method=case.method(args, Parts(policy=policy, reference=other_model(case), here=here)),
+        method=case.method(args, Parts(policy=policy, reference=(reference or other_model)(case), here=here)),
         args=args,
         here=here,
         state=TrainState(model=model, optimizer=Watching(model, lr)),
@@ -101,6 +102,13 @@ def other_model(case: Case) -> Reference:
     model = tiny_model(case.family, seed=5)
     model.set_attn_implementation(NAME)
     return Reference(Policy(model), identity="another model")
+
+
+def same_model(case: Case) -> Reference:
+    """The policy as it is at the start."""
+    model = tiny_model(case.family)
+    model.set_attn_implementation(NAME)
+    return Reference(Policy(model), identity="the policy")
 
 
 def whole_step(examples: Sequence[Example], *, max_tokens: int, here: Launch | None = None) -> StepBatch:

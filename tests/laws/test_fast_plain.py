@@ -73,7 +73,7 @@ def test_chunked_head(chunk_rows, use):
 def test_dense_log_probs_are_the_textbook_ones():
     """Logits [0, log 3]: p = 1/4, 3/4; H = log 4 - 3/4 log 3 = 0.5623 nats."""
     logits = torch.tensor([[1.0, 3.0]], dtype=torch.float64).log()
-    logp, entropy, top1, _ = dense_logprobs(logits.expand(2, 2), torch.tensor([0, 1]))
+    logp, entropy, top1 = dense_logprobs(logits.expand(2, 2), torch.tensor([0, 1]))
     assert logp.exp().tolist() == pytest.approx([0.25, 0.75])
     assert entropy.tolist() == pytest.approx([0.5623351446188083] * 2)
     assert top1.tolist() == [0.0, 1.0]

@@ -7,6 +7,7 @@ import torch
 from burnish.data.tree import build_tree
 from burnish.models.policy import Paths
 from burnish.ops.reduce import per_branch
+from burnish.types import TokenScores
 from tests.laws.exact import distance
 from tests.laws.methods import cases
 from tests.laws.runs import cut_step, make_run, take
@@ -17,11 +18,12 @@ WAYS = {"sdpa": Paths(), "dense": Paths(backend="dense"), "branches": Paths(atte
 
 
 def per_example(run, examples):
-    """Each example's log-probability, by group id."""
+    """What is said of each example, its log-probability or its score, by group id."""
     tree = build_tree(examples)
     with torch.no_grad():
-        logp_B = per_branch(run.policy(tree).logp_N, tree.branch_N, tree.B)
-    return {tree.group_ids[e]: float(x) for e, x in zip(tree.example_B, logp_B, strict=True)}
+        outputs = run.policy(tree)
+        said_B = per_branch(outputs.score_NK.sum(1) if isinstance(outputs, TokenScores) else outputs.logp_N, tree.branch_N, tree.B)
+    return {tree.group_ids[e]: float(x) for e, x in zip(tree.example_B, said_B, strict=True)}
 
 
 @cases("order")

@@ -17,7 +17,7 @@ from tests.laws.test_ranks import ROOT, free_port
 pytestmark = pytest.mark.xdist_group("other ranks")
 STOP = 3
 CHANGES = [(2, 1), (1, 2), (2, 4)]
-DEADLINE = 200  # seconds
+DEADLINE = 600  # seconds
 
 
 def start(ranks: int, folder: Path) -> list[subprocess.Popen]:

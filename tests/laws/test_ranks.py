@@ -18,7 +18,7 @@ from tests.laws.two_processes import RANKS, SITUATIONS, outcomes, trained
 
 pytestmark = [pytest.mark.usefixtures("float64"), pytest.mark.xdist_group("ranks")]
 ROOT = Path(__file__).parents[2]
-DEADLINE = 240  # seconds
+DEADLINE = 600  # seconds
 
 
 def free_port() -> int:

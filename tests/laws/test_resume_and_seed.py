@@ -82,7 +82,7 @@ def trained(case, folder, seed, *, lora=False, **options):
         from peft import LoraConfig
 
         options["peft_config"] = LoraConfig(r=2, lora_dropout=0.0, target_modules=["q_proj"])
-    model = tiny_model(case.family, dtype=torch.float32, attention_dropout=0.1)
+    model = case.model(dtype=torch.float32, attention_dropout=0.1)
     trainer = build_trainer(case, model, folder / str(seed), seed=seed, max_steps=3, save_strategy="no", **options)
     trainer.train()
     return weights(trainer)

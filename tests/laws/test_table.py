@@ -13,6 +13,7 @@ TESTS = {
     "tree": "test_tree.py",
     "mask": "test_mask.py",
     "order": "test_order.py",
+    "identity": "test_identity.py",
     "round trip": "test_round_trip.py",
     "resume": "test_resume_and_seed.py",
     "seed": "test_resume_and_seed.py",

@@ -20,9 +20,9 @@ from tests.laws.continued import cut_short, weights, whole
 from tests.laws.exact import float64_throughout
 from tests.laws.methods import CASES, Case
 from tests.laws.runs import Outcome, make_run, take, whole_step
-from tests.models.families import tiny_model
 
 RANKS = 2
+TASKS = {"reward": "SEQ_CLS", "process_reward": "TOKEN_CLS"}
 SITUATIONS: dict[str, tuple[int, int, dict[str, Any]]] = {
     "uneven": (7, 60, {}),
     "one micro-batch": (7, 10**6, {}),
@@ -43,7 +43,7 @@ SITUATIONS: dict[str, tuple[int, int, dict[str, Any]]] = {
 
 
 def build(case: Case, *, lora: bool = False, checkpointing: bool = False) -> Any:
-    model = tiny_model(case.family)
+    model = case.model()
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if not lora:
@@ -51,7 +51,10 @@ def build(case: Case, *, lora: bool = False, checkpointing: bool = False) -> Any
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(1)
-    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "v_proj", "lm_head"])).double()
+    head: dict[str, Any] = {"modules_to_save": ["score"], "task_type": TASKS[case.kind]}
+    if case.kind == "causal":
+        head = {"target_modules": ["q_proj", "v_proj", "lm_head"]}
+    adapted = get_peft_model(model, LoraConfig(r=2, **{"target_modules": ["q_proj", "v_proj"], **head})).double()
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.3)

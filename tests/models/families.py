@@ -1,7 +1,7 @@
 """Tiny random models of each family, made from their configurations alone."""
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 VOCABULARY = 97
 _SMALL = {"vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -38,9 +38,22 @@ FAMILIES: dict[str, tuple[str, dict, str]] = {
 
 def tiny_model(name: str, *, dtype: torch.dtype = torch.float64, seed: int = 0, **changes: object) -> torch.nn.Module:
     """A random model of the family with weights large enough that a leak of attention shows."""
+    return _made(AutoModelForCausalLM, name, dtype, seed, changes)
+
+
+def tiny_scorer(
+    name: str, kind: str = "reward", *, dtype: torch.dtype = torch.float64, seed: int = 0, **changes: object
+) -> torch.nn.Module:
+    """Likewise a reward model, or a process reward model, which then has no dropout before its head."""
+    auto = {"reward": AutoModelForSequenceClassification, "process_reward": AutoModelForTokenClassification}[kind]
+    labels = {"reward": 1, "process_reward": 2}[kind]
+    return _made(auto, name, dtype, seed, {"num_labels": labels, "classifier_dropout": 0.0, **changes})
+
+
+def _made(auto: type, name: str, dtype: torch.dtype, seed: int, changes: dict) -> torch.nn.Module:
     kind, options, _ = FAMILIES[name]
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**options, **changes})).to(dtype)
+    model = auto.from_config(AutoConfig.for_model(kind, **{**options, **changes})).to(dtype)
     if "num_experts_per_tok" in options:
         model.set_experts_implementation("eager")  # the grouped matmul has no float64
     with torch.no_grad():

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from burnish.ops.bradley_terry import bradley_terry_loss, centring_loss, ranking_metrics
+from burnish.ops.bradley_terry import bradley_terry_loss, centring_loss, reliability, step_loss
 from burnish.ops.preference import Pairs
 from burnish.ops.reference_free import LOSSES, cpo_loss, log_odds, log_odds_ratio, odds_ratio_loss, simpo_loss
 
@@ -88,9 +88,23 @@ def test_bradley_terry():
     assert centring_loss(chosen, rejected).tolist() == close(math.log(16) ** 2)
 
 
-def test_ranking_metrics():
-    found = ranking_metrics(tensor(1.0, 2.0, 3.0), tensor(0.5, 2.0, 4.0))
-    assert {name: value.tolist() for name, value in found.items()} == {"accuracy": [1.0, 0.0, 0.0], "margin": [0.5, 0.0, -1.0]}
+def test_reliability():
+    """Margins ln 4, -ln 4, 0 and 5: chances 4/5, 1/5, 1/2 and σ(5). Brier: (1/25 + 16/25 + 1/4 + σ(-5)²) / 4.
+    At a chance of 0.8 to 0.9 one of two is right, at 0.5 to 0.6 a tie is not, and above 0.9 the last one is."""
+    found = reliability(tensor(math.log(4), -math.log(4), 0.0, 5.0))
+    wrong = 1 / (1 + math.exp(5))
+    assert float(found["brier"].total) / found["brier"].count == pytest.approx((1 / 25 + 16 / 25 + 1 / 4 + wrong**2) / 4, rel=1e-6)
+    right = {name.removeprefix("right/"): (float(one.total), one.count) for name, one in found.items() if name.startswith("right/")}
+    assert right == {"0.5-0.6": (0, 1), "0.6-0.7": (0, 0), "0.7-0.8": (0, 0), "0.8-0.9": (1, 2), "0.9-1.0": (1, 1)}
+    margins = {name.removeprefix("margins/"): float(one.total) for name, one in found.items() if name.startswith("margins/")}
+    assert {name for name, total in margins.items() if total} == {"1..2", "-2..-1", "0..1", "above 4"}
+    assert sum(margins.values()) == 4
+
+
+def test_steps():
+    """Scores (0, ln 3): the chance of "right" is 3/4, so -log p is ln(4/3) for a right step and ln 4 for a wrong one."""
+    scores = tensor(0.0, math.log(3)).expand(2, 2)
+    assert step_loss(scores, torch.tensor([1, 0])).tolist() == pytest.approx([math.log(4 / 3), math.log(4)])
 
 
 def test_where_rewards_are_equal():

@@ -76,15 +76,59 @@ def test_the_data_cannot_steer_the_terminal():
     assert shown(hostile) == "a[red]b: 2 tokens, 0 trained (0%)\n⟦trained⟧ context and template\n\\x1b[31mHi\n"
 
 
-def test_branches_are_shown_with_their_prompt():
-    pair = Example(
-        group_id="p:1",
-        prompt=(segment([2], "prompt"),),
-        branches=tuple(Branch(segments=(segment([token, 4], "model", trained=True),)) for token in (6, 7)),
-    )
+LEGEND = "⟦trained⟧ context and template\n"
+
+
+def group(*branches, prompt=(3, 2), **more):
+    shared = (segment(list(prompt), "prompt"),) if prompt else ()
+    return Example(group_id="p:1", prompt=shared, branches=branches, **more)
+
+
+def branch(*ids, **more):
+    return Branch(segments=(segment(list(ids), "model", trained=True),), **more)
+
+
+def test_a_pair_is_shown_with_its_prompt_once():
+    pair = group(branch(6, 4), branch(7, 3, 4), margin=0.5)
     assert shown(pair) == (
-        "p:1: 5 tokens, 4 trained (80%)\n⟦trained⟧ context and template\nbranch 1 of 2\nHi⟦Oh<e>⟧\nbranch 2 of 2\nHi⟦!<e>⟧\n"
+        f"p:1: 7 tokens, 5 trained (71%), margin 0.5\n{LEGEND}"
+        "prompt of all, 2 tokens\n thereHi\nchosen, 2 tokens\n⟦Oh<e>⟧\nrejected, 3 tokens\n⟦! there<e>⟧\n"
     )
+    assert shown(pair, max_tokens=2).splitlines()[-1] == "⟦!⟧ … 1 tokens left out … ⟦<e>⟧"
+
+
+def test_labels_are_shown():
+    assert shown(group(branch(6, label=False))) == (
+        f"p:1: 3 tokens, 1 trained (33%)\n{LEGEND}prompt, 2 tokens\n thereHi\nlabel false, 1 token\n⟦Oh⟧\n"
+    )
+    names = [line.split(",")[0] for line in shown(group(branch(6, label=True), branch(7, label=False), branch(2))).splitlines()[2::2]]
+    assert names == ["prompt of all", "label true", "label false", "of another prompt"]
+
+
+def test_other_branches_have_numbers():
+    sampled = group(branch(6, advantage=1.0), branch(7, advantage=-1.0))
+    assert shown(sampled).splitlines()[4::2] == ["branch 1 of 2, 1 token", "branch 2 of 2, 1 token"]
+
+
+def test_the_label_of_a_step_stands_behind_it():
+    def step(label):
+        return Segment(token_ids=[4], source="model", trained=True, label=label)
+
+    steps = group(Branch(segments=(segment([6], "model"), step(True), segment([7], "model"), step(False))))
+    assert shown(steps).splitlines()[2:] == [" thereHiOh⟦<e>⟧✓!⟦<e>⟧✗"]
+    coloured = shown(steps, colour=True).splitlines()[2]
+    assert coloured == "\x1b[36m thereHiOh\x1b[0m\x1b[1;30;42m<e>\x1b[0m✓\x1b[36m!\x1b[0m\x1b[1;30;41m<e>\x1b[0m✗"
+
+
+def test_a_branch_is_decoded_behind_its_prompt():
+    class SentencePiece:
+        """Drops the first space of whatever it decodes."""
+
+        def decode(self, token_ids):
+            return decode(token_ids).removeprefix(" ")
+
+    assert shown(group(branch(3, 4), branch(6), prompt=(2,)), SentencePiece()).splitlines()[5] == "⟦ there<e>⟧"
+    assert shown(group(branch(3, 4), branch(6), prompt=()), SentencePiece()).splitlines()[3:6] == ["", "chosen, 2 tokens", "⟦there<e>⟧"]
 
 
 def test_the_middle_of_a_long_one_is_left_out_and_counted():

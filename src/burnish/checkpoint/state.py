@@ -3,8 +3,8 @@
 A checkpoint folder holds the model (or its adapters) and the tokenizer as `save_pretrained` writes them, and beside them
 `other_tensors.safetensors` (`weights.py`), `optimizer/` and `optimizer.pt` (`optimizer_state.py`), `scheduler.pt`,
 `random-<rank>.pt`, `method.safetensors` (a reference that follows the policy), `trainer_state.json` (as transformers has it, callbacks
-included) and `loop_state.json` (cursor, meters, metrics_offset and its hash, stop flags, the method's own state). It is the same whether one
-process wrote it or many, and any number of them continues it.
+included) and `loop_state.json` (cursor, meters, metrics_offset and its hash, stop flags, the method's own state). It is the same
+whether one process wrote it or many, and any number of them continues it.
 """
 
 from __future__ import annotations

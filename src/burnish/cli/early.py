@@ -6,7 +6,7 @@ from pathlib import Path
 
 from burnish.checkpoint.continued import check_continued
 from burnish.checkpoint.files import CheckpointError
-from burnish.cli.sets import formats_for, open_sets
+from burnish.cli.sets import open_sets
 from burnish.config.data import DataConfig
 from burnish.config.model import ModelConfig
 from burnish.config.reference import ReferenceConfig
@@ -14,7 +14,7 @@ from burnish.config.rows import RowsConfig
 from burnish.config.sft import SFTConfig
 from burnish.config.train import TrainConfig
 from burnish.config.values import ConfigError
-from burnish.data.dataset import as_dataset, named_sets
+from burnish.data.dataset import as_dataset, formats_for, named_sets
 from burnish.data.formats import check_loss_options
 from burnish.ops.schedules import schedule
 from burnish.report.events import record_refusal

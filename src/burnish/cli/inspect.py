@@ -9,13 +9,13 @@ from typing import Any
 import rich.console
 import torch
 
-from burnish.cli.sets import formats_for, open_sets
+from burnish.cli.sets import open_sets
 from burnish.cli.train import quiet_bars
 from burnish.config.data import DataConfig
 from burnish.config.model import ModelConfig
 from burnish.config.rows import RowsConfig
 from burnish.config.train import TrainConfig
-from burnish.data.dataset import Dataset, JoinedExamples, prepare_all
+from burnish.data.dataset import Dataset, JoinedExamples, formats_for, prepare_all
 from burnish.data.formats import Format
 from burnish.data.prepare import PrepareOptions
 from burnish.data.rows import ListRows, Rows
@@ -75,7 +75,7 @@ def _memory(model: ModelConfig, args: TrainConfig, row: int) -> str:
         return "Memory: not estimated for quantized weights."
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     compute, why = choose_compute_dtype(args.compute_dtype, device)
-    estimate = estimate_memory(skeleton_policy(model, args, compute), args, Placement(device=device.type), row=row)
+    estimate = estimate_memory(skeleton_policy(model, args, compute, args.model_kind), args, Placement(device=device.type), row=row)
     tokens = max(args.max_tokens_per_microbatch or microbatch_tokens(estimate, device), row)
     dtype = str(compute).removeprefix("torch.")
     return f"Memory on {device}: {estimate.describe(tokens)} with {tokens:,} tokens in a micro-batch; compute in {dtype}, {why}."

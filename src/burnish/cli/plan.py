@@ -24,7 +24,7 @@ from burnish.config.sft import SFTConfig
 from burnish.config.values import ConfigError
 from burnish.models.load import choose_compute_dtype
 from burnish.models.memory import ROW, SMALLEST, MemoryEstimate, Placement, estimate_memory, fitting_tokens, skeleton_policy
-from burnish.models.policy import Policy
+from burnish.models.policy import TreeModel
 from burnish.models.trace import Held
 
 ROOM = 0.9
@@ -84,11 +84,11 @@ class Planner:
         kind, asked = hardware.device_type, args.compute_dtype
         auto = kind == "cuda" and asked == "auto"
         self.compute = torch.bfloat16 if auto else choose_compute_dtype(asked, torch.device("cpu"))[0]
-        self._policies: dict[Any, Policy] = {}
+        self._policies: dict[Any, TreeModel] = {}
         self._held: dict[Any, Callable[[int], Held]] = {}
         self._estimates: dict[Any, MemoryEstimate] = {}
 
-    def policy(self, plan: Plan) -> Policy:
+    def policy(self, plan: Plan) -> TreeModel:
         key = plan.args.gradient_checkpointing, plan.model.use_peft
         if key not in self._policies:
             self._policies[key] = skeleton_policy(plan.model, plan.args, self.compute)

@@ -5,10 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from burnish.config.data import DataConfig
-from burnish.config.rows import RowsConfig
-from burnish.config.sft import SFTConfig
-from burnish.data.dataset import Dataset, formats_of, hold_out
-from burnish.data.formats import Format
+from burnish.data.dataset import Dataset, hold_out
 from burnish.data.rows import Rows
 from burnish.data.sources import open_rows
 
@@ -32,9 +29,3 @@ def open_sets(data: DataConfig, seed: int) -> tuple[Dataset, Any]:
         train = Dataset(sources=tuple(kept for kept, _ in halves), weights=train.weights)
         return train, Dataset(sources=tuple(held for _, held in halves))
     return train, None
-
-
-def formats_for(args: RowsConfig, dataset: Dataset) -> tuple[Format, ...]:
-    """The format of each source, one of those that the method reads; its first rows are checked. Raises DataError."""
-    text_field = args.dataset_text_field if isinstance(args, SFTConfig) else "text"
-    return formats_of(dataset, accepted=args.row_formats, text_field=text_field)

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from burnish.config.rows import RowsConfig
+from burnish.config.sft import SFTConfig
 from burnish.data.formats import SFT_FORMATS, Format, check_rows
 from burnish.data.order import Order, permutation
 from burnish.data.prepare import PrepareOptions, prepare
@@ -143,6 +145,12 @@ def formats_of(
     """The format of each source, one of those `accepted`, its first rows checked. Raises DataError."""
     options: dict[str, Any] = {"accepted": accepted, "text_field": text_field, "has_formatting_func": has_formatting_func}
     return tuple(check_rows(dataset.first_rows(i), **options) for i in range(len(dataset.sources)))
+
+
+def formats_for(args: RowsConfig, dataset: Dataset, *, has_formatting_func: bool = False) -> tuple[Format, ...]:
+    """`formats_of` as a method's options say it."""
+    text_field = args.dataset_text_field if isinstance(args, SFTConfig) else "text"
+    return formats_of(dataset, accepted=args.row_formats, text_field=text_field, has_formatting_func=has_formatting_func)
 
 
 def prepare_all(

@@ -78,29 +78,40 @@ class Watch:
             if not from_network(error):
                 raise
             waited = {"waited_for": what, "seconds": time.monotonic() - begun, "number": number}
-            verdict = self.failed(error, **waited, timed_out="time" in str(error).lower())
-            sentence = verdict.sentence + self._where() if verdict else f"Rank {self.rank} waited for {what} in vain: {one_line(error)}"
-            raise DistributedError(sentence) from error
+            raise self.failed(error, **waited, timed_out="time" in str(error).lower()) from error
         finally:
             if main:
                 self._inside, self._since = False, time.monotonic()
 
-    def failed(self, error: BaseException, **waited: Any) -> Verdict | None:
-        """Tells the others, and waits until the cause is known; None where rank 0 has left. Later calls change nothing."""
+    def failed(self, error: BaseException, **waited: Any) -> BaseException:
+        """Tells the others, and waits until the cause is known. Later calls change nothing.
+
+        What to raise: `error`, or where this rank `waited` for others, a DistributedError that names the cause.
+        """
         if self.verdict is not None and not self._raising:
             time.sleep(2 * PATIENCE)  # the other thread is about to end this process
-        if not self._raising:
-            self._raising = True
-            words = "".join(traceback.format_exception(error))
+        first, self._raising = not self._raising, True
+        if first:
             self._link.send(kind="failed", error=one_line(error), **{"waited_for": None, **waited})
             self._decided.wait(PATIENCE)
+        named = self._in_vain(error, waited["waited_for"]) if waited else error
+        if first:
             if self.verdict is None or not self.verdict.together:
-                self._write_stacks(words)
+                self._write_stacks("".join(traceback.format_exception(error)))
             if self.speaks:
                 if not self._launcher_sees_cause():
-                    record(error)
+                    record(named)
                 self.on_failure(self.verdict.sentence if self.verdict else one_line(error))
-        return self.verdict
+        return named
+
+    def _in_vain(self, error: BaseException, what: str) -> DistributedError:
+        """`self.verdict` is None where rank 0 has left."""
+        sentence = (
+            self.verdict.sentence + self._where() if self.verdict else f"Rank {self.rank} waited for {what} in vain: {one_line(error)}"
+        )
+        named = DistributedError(sentence)
+        named.__cause__ = error
+        return named
 
     def _launcher_sees_cause(self) -> bool:
         """A rank that is gone is on this machine: whoever started both knows what it died of, and should show that."""

@@ -22,7 +22,6 @@ from burnish.data.dataset import JoinedExamples
 from burnish.data.formats import Format
 from burnish.data.prepare import PrepareOptions
 from burnish.distributed.launch import Launch, all_sum
-from burnish.models.load import stop_token_ids
 from burnish.models.reference import Reference
 from burnish.models.start import Started
 from burnish.ops.balance import routed, with_balance
@@ -109,9 +108,10 @@ class BCOTrainer(ReferenceTrainer[BCOConfig]):
         return BCO(self.args, reference=started.reference, here=self.here, aux_loss_coef=started.aux_loss_coef)
 
     def prepare_options(self, row_format: Format) -> PrepareOptions:
-        return replace(prepare_options(self.args, row_format), stop_token_ids=stop_token_ids(self.model_config))
+        return prepare_options(self.args, row_format)
 
-    def arranged(self, examples: JoinedExamples) -> Any:
+    def arranged(self, examples: JoinedExamples, training: bool) -> Any:
         """Raises DataError where all labels are the same."""
-        examples.check_both_labels()
+        if training:
+            examples.check_both_labels()
         return examples

@@ -12,13 +12,12 @@ What we do differently from TRL 1.16: in the likelihood term each completion cou
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from burnish.config.cpo import CPOConfig
 from burnish.data.formats import Format
 from burnish.data.prepare import PrepareOptions
-from burnish.models.load import stop_token_ids
 from burnish.models.start import Started
 from burnish.ops.balance import routed, with_balance
 from burnish.ops.pairs import options_of, pair_metrics, pairs_of, reward_sums
@@ -38,7 +37,8 @@ def loss_and_metrics(tree: TokenTree, outputs: TokenOutputs, args: CPOConfig) ->
     """Both terms over the tree's P pairs; rewards are β times the log-prob that the loss compares, as in TRL."""
     pairs = pairs_of(outputs.logp_N, tree)
     count = float(len(pairs.chosen_logp_P))
-    given: dict[str, Any] = {name: vars(args)[name] for name in ("beta", "label_smoothing", "simpo_gamma", "alpha")}
+    given: dict[str, Any] = {"beta": args.beta, "label_smoothing": args.label_smoothing, "alpha": args.alpha}
+    given["simpo_gamma"] = args.simpo_gamma
     loss = LOSSES[args.loss_type]
     loss_P = loss(pairs, **{name: given[name] for name in options_of(loss)})
     terms = {"cpo": Sum(total=loss_P.sum(), count=count)}
@@ -78,4 +78,4 @@ class CPOTrainer(Trainer[CPOConfig]):
         return CPO(args=self.args, aux_loss_coef=started.aux_loss_coef)
 
     def prepare_options(self, row_format: Format) -> PrepareOptions:
-        return replace(prepare_options(self.args, row_format), stop_token_ids=stop_token_ids(self.model_config))
+        return prepare_options(self.args, row_format)

@@ -35,7 +35,6 @@ from burnish.config.dpo import DPOConfig
 from burnish.data.formats import Format
 from burnish.data.prepare import PrepareOptions
 from burnish.distributed.launch import Launch, all_sum, gather
-from burnish.models.load import stop_token_ids
 from burnish.models.policy import Policy
 from burnish.models.reference import Reference
 from burnish.models.start import Started
@@ -219,4 +218,4 @@ class DPOTrainer(ReferenceTrainer[DPOConfig]):
         return None if set(self.args.loss_type) <= set(UNREFERENCED) else super().reference()
 
     def prepare_options(self, row_format: Format) -> PrepareOptions:
-        return replace(prepare_options(self.args, row_format), stop_token_ids=stop_token_ids(self.model_config))
+        return prepare_options(self.args, row_format)

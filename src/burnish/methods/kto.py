@@ -29,7 +29,6 @@ from burnish.data.mismatched import MismatchedCompletions, mismatched_stream
 from burnish.data.prepare import PrepareOptions
 from burnish.data.tree import prune
 from burnish.distributed.launch import Launch, all_sum
-from burnish.models.load import stop_token_ids
 from burnish.models.policy import Policy
 from burnish.models.reference import Reference
 from burnish.models.start import Started
@@ -138,11 +137,12 @@ class KTOTrainer(ReferenceTrainer[KTOConfig]):
         return KTO(self.args, policy=started.policy, reference=started.reference, here=self.here, aux_loss_coef=started.aux_loss_coef)
 
     def prepare_options(self, row_format: Format) -> PrepareOptions:
-        return replace(prepare_options(self.args, row_format), stop_token_ids=stop_token_ids(self.model_config))
+        return prepare_options(self.args, row_format)
 
-    def arranged(self, examples: JoinedExamples) -> Any:
+    def arranged(self, examples: JoinedExamples, training: bool) -> Any:
         """Every example beside a completion of another prompt. Raises DataError where all labels or all prompts are the same."""
-        examples.check_both_labels()
+        if training:
+            examples.check_both_labels()
         return MismatchedCompletions(examples, self.args.max_length) if self.args.loss_type == "kto" else examples
 
     def arranged_stream(self, opened: Opened) -> Opened:

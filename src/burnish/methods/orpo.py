@@ -11,14 +11,13 @@ TRL's is of prompt and completion, over the tokens of a micro-batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from burnish.config.orpo import ORPOConfig
 from burnish.data.formats import Format
 from burnish.data.prepare import PrepareOptions
-from burnish.models.load import stop_token_ids
 from burnish.models.start import Started
 from burnish.ops.balance import routed, with_balance
 from burnish.ops.pairs import pair_metrics, pairs_of, reward_sums
@@ -78,4 +77,4 @@ class ORPOTrainer(Trainer[ORPOConfig]):
         return ORPO(args=self.args, aux_loss_coef=started.aux_loss_coef)
 
     def prepare_options(self, row_format: Format) -> PrepareOptions:
-        return replace(prepare_options(self.args, row_format), stop_token_ids=stop_token_ids(self.model_config))
+        return prepare_options(self.args, row_format)

@@ -14,15 +14,13 @@ Evidence: `bench/parity_sft.py` (same losses and gradient norms as TRL 1.16).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from burnish.config.sft import SFTConfig
 from burnish.data.formats import Format
 from burnish.data.prepare import PrepareOptions
-from burnish.models.load import stop_token_ids
 from burnish.models.start import Started
 from burnish.ops.balance import routed, with_balance
 from burnish.ops.likelihood import dft_loss, nll_loss
@@ -34,7 +32,7 @@ LOSSES: dict[str, Callable[[Tensor], Tensor]] = {"nll": nll_loss, "dft": dft_los
 """Name → function from log-probs `[N]` to losses `[N]`."""
 
 
-def prepare_options(args: SFTConfig, row_format: Format, formatting_func: Callable[..., Any] | None = None) -> PrepareOptions:
+def prepare_options(args: SFTConfig, row_format: Format) -> PrepareOptions:
     """How rows become examples: one branch each, with the trained tokens that the options say."""
     return PrepareOptions(
         format=row_format,
@@ -44,7 +42,6 @@ def prepare_options(args: SFTConfig, row_format: Format, formatting_func: Callab
         truncation_mode=args.truncation_mode,
         completion_only_loss=args.completion_only_loss,
         assistant_only_loss=args.assistant_only_loss,
-        formatting_func=formatting_func,
     )
 
 
@@ -83,5 +80,4 @@ class SFTTrainer(Trainer[SFTConfig]):
         return SFT(args=self.args, aux_loss_coef=started.aux_loss_coef)
 
     def prepare_options(self, row_format: Format) -> PrepareOptions:
-        options = prepare_options(self.args, row_format, self.formatting_func)
-        return replace(options, stop_token_ids=stop_token_ids(self.model_config))
+        return prepare_options(self.args, row_format)

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from burnish.models.load import ModelError, load_model, load_tokenizer
+from burnish.models.load import ModelError, auto_class, kind_of, load_model, load_tokenizer
+from burnish.models.padding import set_padding
 
 
 def save_model(model: Any, output_dir: Path, processing_class: Any | None, state: Mapping[str, Tensor] | None = None) -> None:
@@ -56,16 +57,29 @@ def check_export(wanted: Tensor, output_dir: Path, dtype: torch.dtype) -> float:
 
     Raises ModelError when the logits differ by more than rounding allows.
     """
-    from peft import AutoPeftModelForCausalLM
-    from transformers import AutoModelForCausalLM
-
-    auto: Any = AutoPeftModelForCausalLM if (output_dir / "adapter_config.json").is_file() else AutoModelForCausalLM
-    found = sample_logits(auto.from_pretrained(output_dir, dtype=dtype).to(wanted.device))
+    found = sample_logits(_read_back(output_dir, dtype, labels=wanted.shape[-1]).to(wanted.device))
     gap = float((wanted - found).abs().max())
     rounding = 1e-3 if wanted.dtype == dtype else 0.1  # sharded, the model computes in bfloat16 without autocast's exceptions
     if gap > rounding * max(1.0, float(wanted.abs().max())):
         raise ModelError(f"The model saved in {output_dir} gives other logits than the trained one, by up to {gap:.2g}; do not use it.")
     return gap
+
+
+def _read_back(output_dir: Path, dtype: torch.dtype, labels: int) -> Any:
+    """The base of a reward model's adapter does not know how many labels there are, nor what is padding: whoever reads it says so."""
+    from peft import AutoPeftModelForCausalLM, PeftModel
+    from transformers import AutoTokenizer
+
+    kind, adapter = kind_of(output_dir), output_dir / "adapter_config.json"
+    if not adapter.is_file():
+        return auto_class(kind).from_pretrained(output_dir, dtype=dtype)
+    if kind == "causal":
+        return AutoPeftModelForCausalLM.from_pretrained(output_dir, dtype=dtype)
+    options: dict[str, Any] = {"dtype": dtype, "num_labels": labels}
+    if (output_dir / "tokenizer_config.json").is_file():
+        options["pad_token_id"] = AutoTokenizer.from_pretrained(output_dir).pad_token_id
+    base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    return PeftModel.from_pretrained(auto_class(kind).from_pretrained(base, **options), output_dir)
 
 
 def merge_adapter(adapter: str | Path, output_dir: str | Path) -> Path:
@@ -79,11 +93,15 @@ def merge_adapter(adapter: str | Path, output_dir: str | Path) -> Path:
     if not (adapter / "adapter_config.json").is_file():
         raise ModelError(f"{adapter} holds no adapter (no adapter_config.json); give the output_dir of a run with use_peft.")
     base = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
-    model = load_model(ModelConfig(model_name_or_path=str(adapter)), torch.device("cpu"))
+    kind = kind_of(adapter)
+    model = load_model(ModelConfig(model_name_or_path=str(adapter)), torch.device("cpu"), kind)
+    tokenizer = load_tokenizer(ModelConfig(model_name_or_path=str(adapter) if (adapter / "tokenizer_config.json").is_file() else base))
+    if kind == "causal":
+        _untie(model.get_base_model())
+    else:
+        set_padding(model, tokenizer)
     wanted = sample_logits(model)
-    _untie(model.get_base_model())
-    tokenizer = str(adapter) if (adapter / "tokenizer_config.json").is_file() else base
-    save_model(model.merge_and_unload(), output_dir, load_tokenizer(ModelConfig(model_name_or_path=tokenizer)))
+    save_model(model.merge_and_unload(), output_dir, tokenizer)
     check_export(wanted, output_dir, wanted.dtype)
     return output_dir
 

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from burnish.config.model import ModelConfig
+from burnish.config.train import ModelKind
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 TOKENIZER_FILES = ("tokenizer", "vocab", "spiece", "sentencepiece", "tekken")
 """What the names of a tokenizer's files begin with."""
+
+Kind = ModelKind
+"""Log-probs of tokens; one score for a row; two logits at each token, for a wrong step and for a right one."""
+TASKS: dict[Kind, str] = {"causal": "CAUSAL_LM", "reward": "SEQ_CLS", "process_reward": "TOKEN_CLS"}
+"""PEFT's names, as an adapter's configuration has them."""
+LABELS: dict[Kind, int] = {"reward": 1, "process_reward": 2}
+SCORE_HEADS = ("score", "classifier")
+"""What transformers' classifiers call their heads."""
 
 
 class ModelError(ValueError):
@@ -83,24 +94,78 @@ def adapt_tokenizer(tokenizer: Any, *, chat_template_path: str | None = None, eo
     return tokenizer
 
 
-def load_model(config: ModelConfig, device: torch.device) -> Any:
-    """The causal model in its master dtype (float32 unless asked otherwise), on `device`.
+def auto_class(kind: Kind) -> Any:
+    """The class that loads a model of this kind, with or without Burnish."""
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoModelForTokenClassification
 
-    A folder that holds an adapter gives its base model with the adapter on it, trainable. Raises ModelError.
+    return {
+        "causal": AutoModelForCausalLM,
+        "reward": AutoModelForSequenceClassification,
+        "process_reward": AutoModelForTokenClassification,
+    }[kind]
+
+
+def kind_of(folder: Path) -> Kind:
+    """Of what `save_pretrained` wrote: a model, or an adapter."""
+    adapter = folder / "adapter_config.json"
+    if adapter.is_file():
+        task = json.loads(adapter.read_text(encoding="utf-8"))["task_type"]
+        return next((kind for kind, name in TASKS.items() if name == task), "causal")
+    (architecture,) = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"]
+    return next((kind for kind in LABELS if architecture.endswith(_suffix(kind))), "causal")
+
+
+def _suffix(kind: Kind) -> str:
+    """What the names of its classes end with."""
+    return auto_class(kind).__name__.removeprefix("AutoModel")
+
+
+def check_kind(model: Any, kind: Kind) -> None:
+    """Of a model that a user has loaded. Raises ModelError where it is of another kind, or has another number of labels."""
+    if kind == "causal":
+        return
+    from peft import PeftModel
+
+    name, labels = type(model.get_base_model() if isinstance(model, PeftModel) else model).__name__, model.config.num_labels
+    if not name.endswith(_suffix(kind)) or labels != LABELS[kind]:
+        raise ModelError(
+            f"{auto_class(kind).__name__} with num_labels={LABELS[kind]} is what trains here, and the model is a {name} with {labels}; "
+            "load it so, or give its name."
+        )
+
+
+def load_model(config: ModelConfig, device: torch.device, kind: Kind = "causal", say: Callable[[str], None] = lambda _: None) -> Any:
+    """The model in its master dtype (float32 unless asked otherwise), on `device`.
+
+    A folder that holds an adapter gives its base model with the adapter on it, trainable. A reward model of either kind can be
+    loaded from any causal model: its head is then new, with small random weights, and `say` hears of it. Raises ModelError.
     """
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
-
     name = str(config.model_name_or_path)
     adapter = Path(name) / "adapter_config.json"
     if adapter.is_file():
         base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
-        return _with_adapter(load_model(_renamed(config, base), device), name)
+        return _with_adapter(load_model(replace(config, model_name_or_path=base), device, kind), name, kind)
+    model, new_head = _load_plain(config, name, kind)
+    if not (config.load_in_4bit or config.load_in_8bit):
+        model = model.to(device)
+    if config.adapter_name_or_path:
+        return _with_adapter(model, config.adapter_name_or_path, kind)  # with a head of its own
+    if new_head:
+        say(f"The score head of {name} is new: small random weights, drawn by the run's seed.")
+    return model
+
+
+def _load_plain(config: ModelConfig, name: str, kind: Kind) -> tuple[Any, bool]:
+    """The model without an adapter, and whether its score head is new."""
+    from safetensors import SafetensorError
+
     options: dict[str, Any] = dict(config.model_init_kwargs or {})
+    if kind != "causal":
+        options |= {"num_labels": LABELS[kind], "ignore_mismatched_sizes": True}  # to refuse them in words of our own
     if config.attn_implementation not in (None, "tree", "branches"):
         options["attn_implementation"] = config.attn_implementation
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = auto_class(kind).from_pretrained(
             name,
             revision=config.model_revision,
             trust_remote_code=config.trust_remote_code,
@@ -110,18 +175,45 @@ def load_model(config: ModelConfig, device: torch.device) -> Any:
             **options,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise _not_loaded("The model", name, error) from error
+        raise _no_such_kind(name, kind, error) or _not_loaded("The model", name, error) from error
     model, found = loaded
-    if missing := sorted(found["missing_keys"]):
+    new_head = kind != "causal" and _head_is_new(name, kind, model, found)
+    missing = sorted(set(found["missing_keys"]) - (_head_keys(found["missing_keys"]) if new_head else set()))
+    if missing:
         raise ModelError(f"{name} has no weights for {', '.join(missing[:5])}, {len(missing)} in all, which would start at random.")
-    if not (config.load_in_4bit or config.load_in_8bit):
-        model = model.to(device)
-    return _with_adapter(model, config.adapter_name_or_path) if config.adapter_name_or_path else model
+    return model, new_head
 
 
-def load_skeleton(config: ModelConfig) -> Any:
-    """The causal model without its weights (on the meta device), to count what it takes. Raises ModelError."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+def _no_such_kind(name: str, kind: Kind, error: Exception) -> ModelError | None:
+    if kind == "causal" or "Unrecognized configuration class" not in str(error):
+        return None
+    return ModelError(f"transformers has no {auto_class(kind).__name__} of the family of {name}; choose a model of another family.")
+
+
+def _head_keys(keys: Iterable[str]) -> set[str]:
+    return {key for key in keys if key.split(".")[0] in SCORE_HEADS}
+
+
+def _head_is_new(name: str, kind: Kind, model: Any, found: Mapping[str, Any]) -> bool:
+    """Whether the files have no score head at all. Raises ModelError where they have one of another kind."""
+    for key, saved, wanted in found["mismatched_keys"]:
+        if _head_keys([key]):
+            raise ModelError(
+                f"{name} is a classifier with {saved[0]} labels, where this one has {wanted[0]}; give the model it was made from."
+            )
+        raise ModelError(
+            f"{name} has {key} as {list(saved)} where its configuration says {list(wanted)}; its files do not belong together."
+        )
+    head = _head_keys(model.state_dict())
+    absent = head & set(found["missing_keys"])
+    if _head_keys(found["unexpected_keys"]) or (absent and absent != head):
+        raise ModelError(f"{name} is a classifier of another kind than {auto_class(kind).__name__}; give the model it was made from.")
+    return bool(absent)
+
+
+def load_skeleton(config: ModelConfig, kind: Kind = "causal") -> Any:
+    """The model without its weights (on the meta device), to count what it takes. Raises ModelError."""
+    from transformers import AutoConfig
 
     name = str(config.model_name_or_path)
     adapter = Path(name) / "adapter_config.json"
@@ -129,21 +221,22 @@ def load_skeleton(config: ModelConfig) -> Any:
         name = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
     try:
         found = AutoConfig.from_pretrained(name, revision=config.model_revision, trust_remote_code=config.trust_remote_code)
+        found.num_labels = LABELS.get(kind, found.num_labels)
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(found, dtype=DTYPES["float32" if config.dtype == "auto" else config.dtype])
+            return auto_class(kind).from_config(found, dtype=DTYPES["float32" if config.dtype == "auto" else config.dtype])
     except (OSError, ValueError) as error:
-        raise _not_loaded("The model", name, error) from error
+        raise _no_such_kind(name, kind, error) or _not_loaded("The model", name, error) from error
 
 
-def _renamed(config: ModelConfig, name: str) -> ModelConfig:
-    from dataclasses import replace
+def _with_adapter(model: Any, adapter: str, kind: Kind) -> Any:
+    from peft import PeftConfig, PeftModel
 
-    return replace(config, model_name_or_path=name)
-
-
-def _with_adapter(model: Any, adapter: str) -> Any:
-    from peft import PeftModel
-
+    try:
+        task = PeftConfig.from_pretrained(adapter).task_type or TASKS["causal"]
+    except (OSError, ValueError) as error:
+        raise _not_loaded("The adapter", adapter, error) from error
+    if task != TASKS[kind]:
+        raise ModelError(f"The adapter {adapter!r} is one for {task}, and this model is for {TASKS[kind]}; merge it into its base first.")
     try:
         return PeftModel.from_pretrained(model, adapter, is_trainable=True)
     except (OSError, ValueError) as error:

@@ -20,10 +20,12 @@ import torch
 from torch import nn
 
 from burnish.config.model import ModelConfig
+from burnish.config.reference import ReferenceConfig
 from burnish.config.train import TrainConfig
-from burnish.models.load import ModelError, disable_dropout, load_skeleton
+from burnish.models.load import Kind, ModelError, disable_dropout, load_skeleton
 from burnish.models.lora import add_adapter, lora_config
-from burnish.models.policy import Paths, Policy
+from burnish.models.policy import Paths, Policy, TreeModel
+from burnish.models.scorer import Scorer
 from burnish.models.trace import Held, TraceError, trace_microbatch, trace_optimizer
 from burnish.ops.logprobs import CHUNK_ELEMENTS
 
@@ -65,6 +67,8 @@ class MemoryEstimate:
     weights: int = 0
     gradients: int = 0
     optimizer: int = 0
+    reference: int = 0
+    """Weights of a reference that is a model of its own."""
     communication: int = 0
     """DDP's buckets; under FSDP, what is gathered and what is being reduced."""
     holes: int = 0
@@ -85,6 +89,7 @@ class MemoryEstimate:
             "weights": self.weights,
             "gradients": self.gradients,
             "optimizer": self.optimizer,
+            "reference": self.reference,
             "communication": self.communication,
             "holes": self.holes,
             **passing,
@@ -101,7 +106,7 @@ class MemoryEstimate:
         return f"about {self.total(tokens) / 2**30:.1f} GiB ({parts})" + (f", activations by a rule of thumb, since {why}" if why else "")
 
 
-def skeleton_policy(config: ModelConfig, args: TrainConfig, compute_dtype: torch.dtype) -> Policy:
+def skeleton_policy(config: ModelConfig, args: TrainConfig, compute_dtype: torch.dtype, kind: Kind = "causal") -> TreeModel:
     """The policy that `config` and `args` describe, without weights (on the meta device): what can be known of it from its shapes.
 
     Whether the model passes its probe cannot: tree attention is assumed unless `attn_implementation` says otherwise.
@@ -109,21 +114,22 @@ def skeleton_policy(config: ModelConfig, args: TrainConfig, compute_dtype: torch
     """
     if config.load_in_4bit or config.load_in_8bit:
         raise ModelError("The memory of quantized weights is not estimated; leave out load_in_4bit or load_in_8bit to see it without.")
-    model = load_skeleton(config)
+    model = load_skeleton(config, kind)
     if args.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    if (adapter := _adapter(config)) is not None:
-        model = add_adapter(model, adapter)
+    if (adapter := _adapter(config, kind)) is not None:
+        model = add_adapter(model, adapter, kind)
     if args.disable_dropout:
         disable_dropout(model)
-    return Policy(model, paths=Paths(attention=config.attn_implementation or "tree"), compute_dtype=compute_dtype)
+    paths = Paths(attention=config.attn_implementation or "tree")
+    return (Policy if kind == "causal" else Scorer)(model, paths=paths, compute_dtype=compute_dtype)
 
 
-def _adapter(config: ModelConfig) -> Any | None:
+def _adapter(config: ModelConfig, kind: Kind) -> Any | None:
     """The adapter that the flags describe, or that a folder holds."""
     folder = config.adapter_name_or_path or str(config.model_name_or_path)
     if config.adapter_name_or_path is None and not (Path(folder) / "adapter_config.json").is_file():
-        return lora_config(config)
+        return lora_config(config, kind)
     from peft import PeftConfig
 
     try:
@@ -132,7 +138,7 @@ def _adapter(config: ModelConfig) -> Any | None:
         raise ModelError(f"The adapter {folder!r} could not be read ({error}); give a folder that holds adapter_config.json.") from error
 
 
-def estimate_memory(policy: Policy, args: TrainConfig, placement: Placement, *, row: int = ROW) -> MemoryEstimate:
+def estimate_memory(policy: TreeModel, args: TrainConfig, placement: Placement, *, row: int = ROW) -> MemoryEstimate:
     """For a policy that is loaded (or on the meta device), with adapters and checkpointing set, and not yet spread over processes:
     it is traced once for each number of tokens that is asked for.
 
@@ -155,6 +161,7 @@ def estimate_memory(policy: Policy, args: TrainConfig, placement: Placement, *, 
         weights=share(whole) + sum(map(_bytes, policy.buffers())),
         gradients=share(sum(map(_bytes, trained))),
         optimizer=share(state),
+        reference=share(whole) if _has_reference(policy, args) else 0,
         communication=communication,
         holes=sum(size for size in map(_bytes, trained) if size < MAPPED) // shards if kind == "cpu" else 0,
         update=max(share(update), reduced),
@@ -162,18 +169,25 @@ def estimate_memory(policy: Policy, args: TrainConfig, placement: Placement, *, 
     )
 
 
+def _has_reference(policy: TreeModel, args: TrainConfig) -> bool:
+    """Whether a frozen model stands beside the policy: not where an adapter is switched off, nor where its log-probs are on disk."""
+    if not isinstance(args, ReferenceConfig) or args.precompute_ref_log_probs:
+        return False
+    return args.ref_model_name_or_path is not None or all(p.requires_grad for p in policy.parameters())
+
+
 def _bytes(tensor: torch.Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def _held(policy: Policy, tokens: int, *, row: int, kind: str, sharded: bool) -> Held:
+def _held(policy: TreeModel, tokens: int, *, row: int, kind: str, sharded: bool) -> Held:
     try:
         return trace_microbatch(policy, tokens, row=row, kind=kind, sharded=sharded, layers=tuple(_layers(policy)))
     except TraceError as error:
         return replace(_rule_of_thumb(policy, tokens, kind), rough=str(error))
 
 
-def _communication(policy: Policy, args: TrainConfig, fsdp: str, processes: int) -> tuple[int, int]:
+def _communication(policy: TreeModel, args: TrainConfig, fsdp: str, processes: int) -> tuple[int, int]:
     """Bytes that are held for the other processes' sake during forward and backward, and while the last gradients are reduced.
 
     DDP copies all gradients to buckets. FSDP gathers in the compute dtype: what is in no layer for the whole micro-batch, and of
@@ -208,7 +222,7 @@ def _layers(module: nn.Module, prefix: str = "") -> Iterator[str]:
             yield from _layers(child, f"{prefix}{name}.")
 
 
-def _rule_of_thumb(policy: Policy, tokens: int, kind: str) -> Held:
+def _rule_of_thumb(policy: TreeModel, tokens: int, kind: str) -> Held:
     """Of a decoder with gated feed-forwards, per token and layer: both norms with their float32 copies, queries, keys and values
     before and after rotation, the attention's output, the residual stream, and the four intermediates of the feed-forward."""
     config: dict[str, Any] = policy.causal_model.config.get_text_config().to_dict()
@@ -221,7 +235,8 @@ def _rule_of_thumb(policy: Policy, tokens: int, kind: str) -> Held:
     layer = tokens * size * (12 * hidden + 4 * inner)
     checkpointed = bool(policy.causal_model.is_gradient_checkpointing)
     saved = count * tokens * size * hidden if checkpointed else count * layer
-    head = 2 * 4 * min(CHUNK_ELEMENTS.get(kind, 2**26), tokens * config["vocab_size"]) + 4 * config["vocab_size"] * hidden
+    chunk = 2 * 4 * min(CHUNK_ELEMENTS.get(kind, 2**26), tokens * config["vocab_size"]) + 4 * config["vocab_size"] * hidden
+    head = 0 if isinstance(policy, Scorer) else chunk
     return Held(saved=saved, head=saved + head, layers=saved + layer)
 
 

@@ -1,4 +1,4 @@
-"""The start-up probe: does this model give, for a small tree, what it gives for its branches run alone?
+"""The start-up probe: does this model give, for a small tree, what it gives for its branches run alone? Log-probs, or scores.
 
 A recurrent layer, an attention that does not go through `transformers.AttentionInterface`, or a head that does more than
 project: each shows here as a difference, and the model is then run the plain way, with a message. With weights in less than
@@ -15,8 +15,8 @@ from torch import Tensor
 
 from burnish.models.attention import NAME, register
 from burnish.models.load import ModelError
-from burnish.models.policy import Paths, Policy
-from burnish.types import Node, TokenTree
+from burnish.models.policy import Paths, TreeModel
+from burnish.types import Node, TokenScores, TokenTree
 
 WAYS = (Paths(), Paths(attention="branches"), Paths(attention="branches", head="model"))
 """From fastest to plainest. The last is transformers' own forward and the measure of the others."""
@@ -24,7 +24,7 @@ WAYS = (Paths(), Paths(attention="branches"), Paths(attention="branches", head="
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """`paths` is the fastest way that agrees; `gap` its largest difference in log-prob; `messages` say what was given up and why."""
+    """`paths` is the fastest way that agrees; `gap` its largest difference; `messages` say what was given up and why."""
 
     paths: Paths
     gap: float
@@ -51,7 +51,7 @@ def probe_tree(vocabulary: int) -> TokenTree:
     )
 
 
-def probe(policy: Policy, *, wanted: str | None = None, mixed: bool = False, device: torch.device | None = None) -> Probe:
+def probe(policy: TreeModel, *, wanted: str | None = None, mixed: bool = False, device: torch.device | None = None) -> Probe:
     """Chooses how to run `policy.model`, sets the model's attention accordingly and returns what was found.
 
     `wanted` is None (the fastest way that is right), "tree" (or an error) or "branches". Raises ModelError when "tree" was
@@ -63,7 +63,8 @@ def probe(policy: Policy, *, wanted: str | None = None, mixed: bool = False, dev
     policy.eval()
     try:
         with torch.no_grad():
-            tree = probe_tree(model.get_input_embeddings().weight.shape[0]).to(device or policy.device)
+            tree = _without_padding(probe_tree(model.get_input_embeddings().weight.shape[0]), model.config.get_text_config().pad_token_id)
+            tree = tree.to(device or policy.device)
             found = _choose(policy, tree, WAYS[1:] if wanted == "branches" else WAYS, plain, mixed)
     finally:
         policy.train(was_training)
@@ -74,27 +75,33 @@ def probe(policy: Policy, *, wanted: str | None = None, mixed: bool = False, dev
     return found
 
 
+def _without_padding(tree: TokenTree, pad: int | None) -> TokenTree:
+    """A classifier of sequences passes over padding at the end of a row, where a real row has none."""
+    ids = tree.token_ids_T
+    return tree if pad is None else replace(tree, token_ids_T=torch.where(ids == pad, 1 if pad == 0 else pad - 1, ids))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Measure:
     """The branches run alone in one precision, and by how much a right way may differ from them there."""
 
     compute_dtype: torch.dtype | None
     backend: str | None
-    logp_N: Tensor
+    values: Tensor
     tolerance: float
 
 
-def _choose(policy: Policy, tree: TokenTree, ways: Sequence[Paths], plain: str, mixed: bool) -> Probe:
+def _choose(policy: TreeModel, tree: TokenTree, ways: Sequence[Paths], plain: str, mixed: bool) -> Probe:
     measures = _measures(policy, tree, plain, mixed)
     messages: list[str] = []
     for paths in ways[:-1]:
         gap = 0.0
         try:
             for measure in measures:
-                found = _log_probs(policy, tree, replace(paths, backend=measure.backend), plain, measure.compute_dtype)
-                difference = float((found - measure.logp_N).abs().max())
+                found, what = _values(policy, tree, replace(paths, backend=measure.backend), plain, measure.compute_dtype)
+                difference = float((found - measure.values).abs().max())
                 if not difference <= measure.tolerance:  # not a number is not equal either
-                    reason = f"its log-probs differ by up to {difference:.2g}"
+                    reason = f"its {what} differ by up to {difference:.2g}"
                     break
                 gap = max(gap, difference)
             else:
@@ -111,36 +118,38 @@ def _message(name: str, paths: Paths, reason: str) -> str:
     return f"{name}'s head is not a plain projection: {reason}; the model's own logits are used, which costs memory."
 
 
-def _log_probs(policy: Policy, tree: TokenTree, paths: Paths, plain: str, compute_dtype: torch.dtype | None) -> Tensor:
+def _values(policy: TreeModel, tree: TokenTree, paths: Paths, plain: str, compute_dtype: torch.dtype | None) -> tuple[Tensor, str]:
+    """Of each trained token, and what they are."""
     before = policy.paths, policy.compute_dtype
     if paths.attention == "tree":
         register()
     try:
         policy.paths, policy.compute_dtype = paths, compute_dtype
         policy.causal_model.set_attn_implementation(NAME if paths.attention == "tree" else plain)
-        return policy(tree).logp_N.double()
+        found = policy(tree)
+        return (found.score_NK.double(), "scores") if isinstance(found, TokenScores) else (found.logp_N.double(), "log-probs")
     finally:
         policy.paths, policy.compute_dtype = before
         policy.causal_model.set_attn_implementation(plain)
 
 
-def _measures(policy: Policy, tree: TokenTree, plain: str, mixed: bool) -> list[_Measure]:
+def _measures(policy: TreeModel, tree: TokenTree, plain: str, mixed: bool) -> list[_Measure]:
     """In float32 where the weights are, which shows the smallest leak; and as the model will be trained, where that is another way."""
     fine = {torch.float32, torch.float64}
     exact = not mixed and {p.dtype for p in policy.model.parameters()} <= fine
     coarse = policy.compute_dtype not in {None, *fine} or not exact
     measures = []
     if exact:
-        logp_N = _log_probs(policy, tree, WAYS[-1], plain, None)
+        values, _ = _values(policy, tree, WAYS[-1], plain, None)
         # float32 at best: models compute norms and softmax in it whatever their weights are
-        tolerance = 64 * torch.finfo(torch.float32).eps * max(1.0, float(logp_N.abs().max()))
-        measures.append(_Measure(compute_dtype=None, backend="sdpa", logp_N=logp_N, tolerance=tolerance))
+        tolerance = 64 * torch.finfo(torch.float32).eps * max(1.0, float(values.abs().max()))
+        measures.append(_Measure(compute_dtype=None, backend="sdpa", values=values, tolerance=tolerance))
     device = tree.token_ids_T.device
     if coarse or device.type != "cpu":
-        logp_N = _log_probs(policy, tree, WAYS[-1], plain, policy.compute_dtype)
+        values, _ = _values(policy, tree, WAYS[-1], plain, policy.compute_dtype)
         # how far rounding goes depends on the model, so the measure is what a layer that ignores the tree would change:
         # in bfloat16, SmolLM2's rounding reaches a twenty-fifth of that
         row = replace(tree, nodes=(Node(start=0, end=tree.T, parent=-1),), position_T=torch.arange(tree.T, device=device))
-        leak = float((_log_probs(policy, row, WAYS[-1], plain, policy.compute_dtype) - logp_N).abs().max())
-        measures.append(_Measure(compute_dtype=policy.compute_dtype, backend=None, logp_N=logp_N, tolerance=leak / 8))
+        leak = float((_values(policy, row, WAYS[-1], plain, policy.compute_dtype)[0] - values).abs().max())
+        measures.append(_Measure(compute_dtype=policy.compute_dtype, backend=None, values=values, tolerance=leak / 8))
     return measures

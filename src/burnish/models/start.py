@@ -14,17 +14,20 @@ from burnish.config.model import ModelConfig
 from burnish.config.train import TrainConfig
 from burnish.distributed.launch import Launch
 from burnish.distributed.wrap import Sharding, copied, in_turn, make_mesh, same_everywhere, shard
-from burnish.models.load import DTYPES, ModelError, choose_compute_dtype, disable_dropout, load_model, load_skeleton
+from burnish.models.load import DTYPES, Kind, ModelError, check_kind, choose_compute_dtype, disable_dropout, load_model, load_skeleton
 from burnish.models.lora import add_adapter, lora_config
 from burnish.models.memory import device_memory, give_back_freed_blocks
-from burnish.models.policy import Policy
+from burnish.models.padding import set_padding
+from burnish.models.policy import Policy, TreeModel
 from burnish.models.probe import probe
 from burnish.models.reference import Reference, WantedReference, before_sharding, make_reference
+from burnish.models.scorer import Scorer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    policy: Policy
+    policy: Any
+    """A `Policy`, or a `Scorer` where that was asked for."""
     wrapped: nn.Module
     """The policy over all processes, as the loop calls it."""
     messages: tuple[str, ...]
@@ -42,8 +45,9 @@ def start_policy(
     peft_config: Any | None,
     tokenizer: Any,
     here: Launch,
-    observe: Callable[[Policy], None],
+    observe: Callable[[TreeModel], None],
     *,
+    kind: Kind = "causal",
     reference: WantedReference | None = None,
 ) -> Started:
     """Loads (or takes) the model, adds the adapter, sets dropout and checkpointing, spreads it over all processes and probes it;
@@ -57,15 +61,16 @@ def start_policy(
     sharding = _sharding(config, args, here)
     mesh = None if sharding is None else make_mesh(here, sharding)
     named = isinstance(model, str | Path)
-    adapter = peft_config or lora_config(config)
-    with in_turn(here, _at_once(config, here) if named and mesh else here.local_world_size):
+    adapter, heard = peft_config or lora_config(config, kind), list[str]()
+    with in_turn(here, _at_once(config, here, kind) if named and mesh else here.local_world_size):
         place = here.device if mesh is None else torch.device("cpu")
-        loaded = load_model(config, place) if named else model if mesh is not None else model.to(place)
+        loaded = load_model(config, place, kind, heard.append) if named else model if mesh is not None else model.to(place)
         base = "" if reference is None else reference.identify(loaded)
-        loaded = _dressed(loaded, config, args, adapter, tokenizer)
+        loaded = _dressed(loaded, config, args, adapter, tokenizer, kind)
+        heard += set_padding(loaded, tokenizer) if kind != "causal" else ()
         if mesh is not None and not named:
             same_everywhere(loaded, here)
-        policy, coefficient, why = _policy(loaded, config, args, here)
+        policy, coefficient, why = _policy(loaded, config, args, here, kind)
         observe(policy)
         own = None if reference is None else before_sharding(policy, reference, lambda name: load_model(_of_reference(config, name), place))
         identity = "" if reference is None else reference.identify(policy.model if own is None else own.model)
@@ -84,6 +89,7 @@ def start_policy(
     messages = [
         f"{name}: {total:,} parameters, {trained:,} trained ({trained / total:.1%}); "
         f"weights {weights}, compute {compute} ({why}), on {here.device}.",
+        *heard,
         *found[0].messages,
         *(f"Reference: {message}" for one in found[1:] for message in one.messages),
     ]
@@ -97,11 +103,11 @@ def start_policy(
     return Started(policy=policy, wrapped=wrapped, messages=tuple(messages), aux_loss_coef=coefficient, reference=made)
 
 
-def _policy(loaded: Any, config: ModelConfig, args: TrainConfig, here: Launch) -> tuple[Policy, float, str]:
+def _policy(loaded: Any, config: ModelConfig, args: TrainConfig, here: Launch, kind: Kind) -> tuple[Any, float, str]:
     """The policy, the weight of its balancing loss, and why it computes in its dtype."""
     coefficient = _aux_loss_coef(loaded.config.get_text_config().to_dict(), args, str(config.model_name_or_path))
     compute, why = choose_compute_dtype(args.compute_dtype, here.device)
-    policy = Policy(loaded, compute_dtype=compute, aux_loss=coefficient > 0)
+    policy = (Policy if kind == "causal" else Scorer)(loaded, compute_dtype=compute, aux_loss=coefficient > 0)
     if args.gradient_checkpointing:
         policy.causal_model.gradient_checkpointing_enable({"use_reentrant": False})
     return policy, coefficient, why
@@ -109,7 +115,7 @@ def _policy(loaded: Any, config: ModelConfig, args: TrainConfig, here: Launch) -
 
 def _begins_as_its_base(adapter: Any) -> bool:
     """Whether a new adapter changes nothing before it is trained, neither by itself nor in the base."""
-    return vars(adapter).get("init_lora_weights") in (True, "gaussian")
+    return adapter.to_dict().get("init_lora_weights") in (True, "gaussian")
 
 
 def _of_reference(config: ModelConfig, name: str) -> ModelConfig:
@@ -117,7 +123,7 @@ def _of_reference(config: ModelConfig, name: str) -> ModelConfig:
     return replace(config, model_name_or_path=name, model_revision="main", adapter_name_or_path=None, use_peft=False)
 
 
-def _dressed(loaded: Any, config: ModelConfig, args: TrainConfig, peft_config: Any | None, tokenizer: Any) -> Any:
+def _dressed(loaded: Any, config: ModelConfig, args: TrainConfig, peft_config: Any | None, tokenizer: Any, kind: Kind) -> Any:
     """With its adapter, and without dropout where `args` say so."""
     rows = loaded.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
@@ -125,8 +131,9 @@ def _dressed(loaded: Any, config: ModelConfig, args: TrainConfig, peft_config: A
             f"The tokenizer has {len(tokenizer):,} tokens and the embedding of {config.model_name_or_path or 'the model'} {rows:,}; "
             "give the model's own tokenizer, or a model after resize_token_embeddings."
         )
+    check_kind(loaded, kind)
     if peft_config is not None:
-        loaded = add_adapter(loaded, peft_config)
+        loaded = add_adapter(loaded, peft_config, kind)
     if args.disable_dropout:
         disable_dropout(loaded)
     return loaded
@@ -146,9 +153,9 @@ def _sharding(config: ModelConfig, args: TrainConfig, here: Launch) -> Sharding 
     )
 
 
-def _at_once(config: ModelConfig, here: Launch) -> int:
+def _at_once(config: ModelConfig, here: Launch, kind: Kind) -> int:
     """How many ranks of a machine may hold the whole model in its memory at the same time."""
-    size = sum(p.numel() * p.element_size() for p in load_skeleton(config).parameters())
+    size = sum(p.numel() * p.element_size() for p in load_skeleton(config, kind).parameters())
     return max(1, min(here.local_world_size, int(0.6 * device_memory(torch.device("cpu")) / size)))
 
 

@@ -25,10 +25,11 @@ from burnish.config.train import TrainConfig
 from burnish.models.attention import NAME, register
 from burnish.models.head import head_of
 from burnish.models.optimizer import from_config
-from burnish.models.policy import Policy
+from burnish.models.policy import Columns, Policy, TreeModel
+from burnish.models.scorer import Scorer
 from burnish.ops.likelihood import nll_loss
-from burnish.ops.logprobs import CHUNK_ELEMENTS, Read, chunked_logprobs
-from burnish.types import Node, TokenOutputs, TokenTree
+from burnish.ops.logprobs import CHUNK_ELEMENTS, chunked_logprobs
+from burnish.types import Node, TokenScores, TokenTree
 
 QUANTIZED = ("Params4bit", "Int8Params")
 """bitsandbytes' weights, whose kernels do not run without data."""
@@ -104,34 +105,44 @@ def _ledger(answer: float | None = None) -> Iterator[_Ledger]:
         yield ledger
 
 
-class _Watched(Policy):
+class _Watched(TreeModel):
     """Says when the head begins and ends. Its chunks are those of `kind`, though the tensors say "cpu"."""
 
     ledger: _Ledger
     kind: str
     saved: int = 0
 
-    def forward(self, tree: TokenTree) -> TokenOutputs:
+    def forward(self, tree: TokenTree) -> Any:
         """And backward, for which a checkpointed layer runs again, with the parameters that this call was given."""
         outputs = super().forward(tree)
-        loss = nll_loss(outputs.logp_N).sum()
+        loss = outputs.score_NK.sum() if isinstance(outputs, TokenScores) else nll_loss(outputs.logp_N).sum()
         (loss if outputs.aux_loss is None else loss + outputs.aux_loss).backward()
         return outputs
 
-    def _by_branch(self, tree: TokenTree) -> TokenOutputs:
+    def _by_branch(self, tree: TokenTree) -> tuple[Columns, None]:
         """Every row is a root, so that which targets are whose need not be looked up."""
         ends, source = [node.end for node in tree.nodes], tree.source_N
         runs = [self._branch(i, i, s, s) for i, s in zip(tree.token_ids_T.tensor_split(ends[:-1]), source.chunk(len(ends)), strict=True)]
-        logp, entropy, top1 = (torch.cat(column) for column in zip(*(result[:3] for _, result in runs), strict=True))
-        return TokenOutputs(logp_N=logp, entropy_N=entropy, top1_N=top1, aux_loss=None)
+        return tuple(torch.cat(column) for column in zip(*(result for _, result in runs), strict=True)), None
 
-    def _chunked(self, hidden_N: Tensor, target_N: Tensor) -> Read:
+    def enter_head(self, hidden_N: Tensor) -> None:
         self.saved = self.ledger.enter("head")
         if hidden_N.requires_grad:
             hidden_N.register_hook(lambda _: self.ledger.enter("layers") and None)
+
+
+class _WatchedPolicy(_Watched, Policy):
+    def head(self, hidden_N: Tensor, target_N: Tensor) -> Columns:
+        self.enter_head(hidden_N)
         head = head_of(self.causal_model, hidden_N, temperature=self.temperature)
         rows = CHUNK_ELEMENTS.get(self.kind, 2**26) // len(head.weights[0])
         return chunked_logprobs(head, target_N, chunk_rows=max(1, rows))
+
+
+class _WatchedScorer(_Watched, Scorer):
+    def head(self, hidden_N: Tensor, target_N: Tensor) -> Columns:
+        self.enter_head(hidden_N)
+        return super().head(hidden_N, target_N)
 
 
 def _tree(tokens: int, row: int) -> TokenTree:
@@ -152,7 +163,7 @@ def _tree(tokens: int, row: int) -> TokenTree:
 
 
 @contextmanager
-def _tree_attention(policy: Policy) -> Iterator[None]:
+def _tree_attention(policy: TreeModel) -> Iterator[None]:
     """As the probe sets it for a model that passes, whether it has been probed already or not."""
     model = policy.causal_model
     plain = model.config._attn_implementation
@@ -166,7 +177,7 @@ def _tree_attention(policy: Policy) -> Iterator[None]:
 
 
 def trace_microbatch(
-    policy: Policy, tokens: int, *, row: int, kind: str = "cpu", sharded: bool = False, layers: tuple[str, ...] = ()
+    policy: TreeModel, tokens: int, *, row: int, kind: str = "cpu", sharded: bool = False, layers: tuple[str, ...] = ()
 ) -> Held:
     """Runs forward and backward of `tokens` tokens, in rows of `row`, with gradients of earlier micro-batches waiting.
 
@@ -178,7 +189,8 @@ def trace_microbatch(
     """
     if any(type(p).__name__ in QUANTIZED for p in policy.parameters()):
         raise TraceError("its quantized weights do not run without data")
-    watched = _Watched(policy.model, paths=policy.paths, compute_dtype=policy.compute_dtype, aux_loss=policy.aux_loss)
+    watch = _WatchedScorer if isinstance(policy, Scorer) else _WatchedPolicy
+    watched: _Watched = watch(policy.model, paths=policy.paths, compute_dtype=policy.compute_dtype, aux_loss=policy.aux_loss)
     watched.train()
     try:
         with _tree_attention(watched), _ledger() as watched.ledger:

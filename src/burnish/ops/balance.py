@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from burnish.types import LossOut, Sum, TokenOutputs, TokenTree
+from burnish.types import LossOut, Sum, TokenOutputs, TokenScores, TokenTree
 
 
 def routed(tree: TokenTree) -> float:
@@ -10,7 +10,7 @@ def routed(tree: TokenTree) -> float:
     return float(tree.T if tree.N else 0)
 
 
-def with_balance(out: LossOut, tree: TokenTree, outputs: TokenOutputs, coefficient: float) -> LossOut:
+def with_balance(out: LossOut, tree: TokenTree, outputs: TokenOutputs | TokenScores, coefficient: float) -> LossOut:
     """`out` with the term "aux", where `coefficient` is not 0 and the model gives one.
 
     A mean over tokens of each tree's own balance: the one term that depends on how a step is cut in micro-batches.

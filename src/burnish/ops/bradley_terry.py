@@ -1,10 +1,15 @@
-"""Losses of a reward model over pairs. One number per pair, `[P]`; nothing is averaged."""
+"""Losses of reward models, over pairs and over steps. One number per pair or step; nothing is averaged."""
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
+
+import torch.nn.functional as F
 from torch import Tensor
 
 from burnish.ops.preference import logistic
+from burnish.types import Sum
 
 
 def bradley_terry_loss(chosen_reward_P: Tensor, rejected_reward_P: Tensor, margin_P: Tensor | float = 0.0) -> Tensor:
@@ -24,7 +29,31 @@ def centring_loss(chosen_reward_P: Tensor, rejected_reward_P: Tensor) -> Tensor:
     return (chosen_reward_P + rejected_reward_P).square()
 
 
-def ranking_metrics(chosen_reward_P: Tensor, rejected_reward_P: Tensor) -> dict[str, Tensor]:
-    """What rewards say of each pair, `[P]` each, without gradient, under TRL's names; a tie is not a right answer."""
-    margin_P = (chosen_reward_P - rejected_reward_P).detach()
-    return {"accuracy": (margin_P > 0).to(margin_P.dtype), "margin": margin_P}
+def step_loss(score_NK: Tensor, label_N: Tensor) -> Tensor:
+    """``-log softmax(score)[label]``, over the classes of a step, wrong (0) and right (1). `[N, 2]`, `[N]` in, `[N]` out, in nats."""
+    return F.cross_entropy(score_NK, label_N, reduction="none")
+
+
+EDGES = (-4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0)
+"""Of the histogram of margins."""
+CONFIDENCES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+
+def reliability(margin_P: Tensor) -> dict[str, Sum]:
+    """How far rewards can be believed, from ``r_c - r_r`` of P pairs.
+
+    ``brier``: the mean of ``(1 - σ(margin))²``, 1/4 for a model that never knows (Brier 1950). ``right/0.9-1.0``: of the pairs in which the
+    model gives one of the two this chance to be the better one, the share in which it is; a calibrated model has a share within the bounds.
+    ``margins/1..2``: the share of pairs with a margin there.
+    """
+    count = float(len(margin_P))
+    sums = {"brier": Sum(total=(-margin_P).sigmoid().square().sum(), count=count)}
+    confidence_P, right_P = margin_P.abs().sigmoid(), margin_P > 0
+    for low, high in pairwise(CONFIDENCES):
+        inside_P = (confidence_P >= low) & ((confidence_P < high) | (high == CONFIDENCES[-1]))
+        sums[f"right/{low}-{high}"] = Sum(total=(right_P & inside_P).sum(), count=float(inside_P.sum()))
+    bounds = (-math.inf, *EDGES, math.inf)
+    for low, high in pairwise(bounds):
+        name = f"below {high:g}" if low == -math.inf else f"above {low:g}" if high == math.inf else f"{low:g}..{high:g}"
+        sums[f"margins/{name}"] = Sum(total=((margin_P >= low) & (margin_P < high)).sum(), count=count)
+    return sums

@@ -165,9 +165,9 @@ def _accumulate(grads: list[Tensor | None], d: Tensor, inputs: Sequence[Tensor],
             grad_w += d.t() @ x[s]
 
 
-Read = tuple[Tensor, Tensor, Tensor, Tensor | None]
-"""Log-prob of each target, entropy of its distribution (nats), 1.0 where the target is the most likely token, and ``log Σ_v p(v)²``,
-without gradient, where that is asked for: `[N]` each, in float32 at least."""
+Read = tuple[Tensor, ...]
+"""Log-prob of each target, entropy of its distribution (nats), 1.0 where the target is the most likely token, and, where that is asked
+for, ``log Σ_v p(v)²`` without gradient: `[N]` each, in float32 at least."""
 
 
 def chunked_logprobs(head: Head, targets: Tensor, *, chunk_rows: int | None = None, sum_sq: bool = False) -> Read:
@@ -189,8 +189,8 @@ def chunked_logprobs(head: Head, targets: Tensor, *, chunk_rows: int | None = No
     weights = [w.to(dtype) for w in head.weights]
     inputs = [x.to(dtype) for x in head.inputs]
     with torch.autocast(targets.device.type, enabled=False):
-        logp, entropy, top1, squares = _ChunkedLogprobs.apply(targets, shape, head.bias, *inputs, *weights)
-    return logp, entropy, top1, squares if sum_sq else None
+        columns = _ChunkedLogprobs.apply(targets, shape, head.bias, *inputs, *weights)
+    return columns if sum_sq else columns[:3]
 
 
 def dense_logprobs(logits: Tensor, targets: Tensor, *, sum_sq: bool = False) -> Read:
@@ -199,4 +199,4 @@ def dense_logprobs(logits: Tensor, targets: Tensor, *, sum_sq: bool = False) -> 
     entropy = -(log_p.exp() * log_p).sum(-1)
     logp = log_p.gather(1, targets[:, None])[:, 0]
     top1 = (logp >= log_p.amax(-1)).to(logp.dtype).detach()
-    return logp, entropy, top1, (2 * log_p).logsumexp(-1).detach() if sum_sq else None
+    return (logp, entropy, top1, (2 * log_p).logsumexp(-1).detach()) if sum_sq else (logp, entropy, top1)

@@ -35,8 +35,8 @@ class Reading:
     formats: Callable[[Dataset], tuple[Format, ...]]
     """The format of each source's rows. Raises DataError for rows that the method does not read."""
     options: Callable[[Format], PrepareOptions]
-    arranged: Callable[[JoinedExamples], Any]
-    """What becomes of prepared examples before they are drawn: KTO puts each beside another prompt's completion."""
+    arranged: Callable[[JoinedExamples, bool], Any]
+    """What becomes of prepared examples before they are drawn, for training or not: KTO puts each beside another prompt's completion."""
     arranged_stream: Callable[[Opened], Opened]
 
 
@@ -56,7 +56,7 @@ class Sets:
         self.tokenizer = tokenizer()
         whole = self.train_set is not None and not self.train_set.streaming
         self.train_formats = formats.get(id(self.train_set), ())
-        self.train: Any = self._prepare(self.train_set, self.train_formats) if whole and self.train_set is not None else None
+        self.train: Any = self._prepare(self.train_set, self.train_formats, True) if whole and self.train_set is not None else None
         self.eval: dict[str, Any] = {prefix: self._prepare(one, formats[id(one)]) for prefix, one in evaluated.items()}
         self.streamed: PreparedStream | None = None
         self.known: KnownLogps | None = None
@@ -67,10 +67,11 @@ class Sets:
         sets = {prefix: as_dataset(one) for prefix, one in named_sets(given).items()}
         return {prefix: self._prepare(one, self._reading.formats(one)) for prefix, one in sets.items()}
 
-    def _prepare(self, dataset: Dataset, formats: Sequence[Format]) -> Any:
+    def _prepare(self, dataset: Dataset, formats: Sequence[Format], training: bool = False) -> Any:
         rows: RowsConfig = self.args
         options = [self._reading.options(one) for one in formats]
-        return self._reading.arranged(prepare_all(dataset, self.tokenizer, options, rows.dataset_cache_dir, rows.dataset_num_proc))
+        joined = prepare_all(dataset, self.tokenizer, options, rows.dataset_cache_dir, rows.dataset_num_proc)
+        return self._reading.arranged(joined, training)
 
     @property
     def longest(self) -> int:

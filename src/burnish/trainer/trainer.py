@@ -29,16 +29,16 @@ from burnish.config.model import ModelConfig
 from burnish.config.parse import agree, dump_yaml, to_dict
 from burnish.config.train import TrainConfig
 from burnish.config.values import ConfigError
-from burnish.data.dataset import Dataset, JoinedExamples, formats_of, named_sets
+from burnish.data.dataset import Dataset, JoinedExamples, formats_for, named_sets
 from burnish.data.formats import Format
 from burnish.data.prepare import PrepareOptions
 from burnish.distributed.launch import barrier, gather, launch, seed_everything
 from burnish.loop import evaluate, train
 from burnish.models.export import save_model
-from burnish.models.load import adapt_tokenizer, load_tokenizer
+from burnish.models.load import adapt_tokenizer, load_tokenizer, stop_token_ids
 from burnish.models.memory import Placement, estimate_memory, microbatch_tokens
 from burnish.models.optimizer import check_own, from_config, make_schedule
-from burnish.models.policy import Policy
+from burnish.models.policy import TreeModel
 from burnish.models.reference import WantedReference
 from burnish.models.start import Started, start_policy
 from burnish.report.console import Console
@@ -111,14 +111,16 @@ class Trainer(Generic[C]):
         for note in self.args.notes:
             self.console.message(note)
 
-        reading = Reading(formats=self.formats, options=self.prepare_options, arranged=self.arranged, arranged_stream=self.arranged_stream)
+        reading = Reading(formats=self.formats, options=self._options, arranged=self.arranged, arranged_stream=self.arranged_stream)
         self.sets = Sets(train_dataset, eval_dataset, reading, self.args, lambda: self._tokenizer(processing_class))
         self.processing_class = self.sets.tokenizer
 
         seed_everything(self.args.seed)
-        reference = self.reference()
+        if compute_metrics is not None and self.args.model_kind != "causal":
+            raise ConfigError("compute_metrics sees log-probs, and this model gives scores; leave it out: evaluation has their metrics.")
+        wanted: dict[str, Any] = {"kind": self.args.model_kind, "reference": self.reference()}
         tokenizer, here = self.processing_class, self.here
-        started = start_policy(model, self.model_config, self.args, peft_config, tokenizer, here, self._observe, reference=reference)
+        started = start_policy(model, self.model_config, self.args, peft_config, tokenizer, here, self._observe, **wanted)
         for message in started.messages:
             self.console.message(message)
         self.policy, self.model, self.started = started.policy, started.policy.model, started
@@ -138,10 +140,10 @@ class Trainer(Generic[C]):
 
     def formats(self, dataset: Dataset) -> tuple[Format, ...]:
         """The format of each source's rows. Raises DataError for rows that the method does not read."""
-        text_field, given = vars(self.args).get("dataset_text_field", "text"), self.formatting_func is not None
-        return formats_of(dataset, accepted=self.args.row_formats, text_field=text_field, has_formatting_func=given)  # type: ignore[attr-defined]
+        rows: Any = self.args
+        return formats_for(rows, dataset, has_formatting_func=self.formatting_func is not None)
 
-    def arranged(self, examples: JoinedExamples) -> Any:
+    def arranged(self, examples: JoinedExamples, training: bool) -> Any:
         """What becomes of prepared examples before they are drawn."""
         return examples
 
@@ -240,7 +242,11 @@ class Trainer(Generic[C]):
             raise ConfigError("peft_config and model_config with use_peft=True both describe an adapter; give one of them.")
         return replace(config, model_name_or_path=str(model if named else model.config.name_or_path)), args
 
-    def _observe(self, policy: Policy) -> None:
+    def _options(self, row_format: Format) -> PrepareOptions:
+        stops = stop_token_ids(self.model_config)
+        return replace(self.prepare_options(row_format), formatting_func=self.formatting_func, stop_token_ids=stops)
+
+    def _observe(self, policy: TreeModel) -> None:
         """What can be said of the policy only while this process holds all of it."""
         placed = Placement(device=self.here.device.type, processes=self.here.world_size, per_node=self.here.local_world_size)
         self.memory = estimate_memory(policy, self.args, placed, row=self.sets.longest)
