@@ -9,6 +9,8 @@ Ours runs under the name with TRL's meaning where a paper has another (`sigmoid_
 Where TRL's loss is no plain mean over pairs (`sft`, `aot`, `aot_unpaired`) it is given the whole step as one micro-batch, since it takes
 means and ranks over each micro-batch by itself.
 
+With `ld_alpha` TRL logs the desensitised log-probs, ours those of the whole completions: these are not compared.
+
 KTO: TRL puts after prompt i the completion of row i - 1 of its micro-batch, ours that of the next row with another prompt. So TRL gets
 the rows in reverse, and the data are one batch, seen three times.
 
@@ -56,7 +58,8 @@ AS_TRL = {"sigmoid": "sigmoid_trl", "bco_pair": "bco_pair_trl", "sft": "sft_trl"
 
 def dpo(*losses: str, models: tuple[str, ...] = ("random",), at_once: bool = False, **more: Any) -> Case:
     ours = {"loss_type": [AS_TRL.get(loss, loss) for loss in losses]}
-    metrics = PAIR_METRICS if losses != ("sft",) else {name: far for name, far in PAIR_METRICS.items() if "rewards" not in name}
+    left_out = "rewards" if losses == ("sft",) else "logps" if "ld_alpha" in more.get("options", {}) else "nothing"
+    metrics = {name: far for name, far in PAIR_METRICS.items() if left_out not in name}
     return Case(
         method="dpo", rows=more.pop("rows", PAIRS), models=models, metrics=metrics, options=more.pop("options", {}),
         ours=ours | more.pop("ours", {}), theirs={"loss_type": list(losses)} | (AT_ONCE if at_once else {}), more=more,
