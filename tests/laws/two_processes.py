@@ -57,9 +57,9 @@ def build(case: Case, *, lora: bool = False, checkpointing: bool = False) -> Any
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(1)
-    head: dict[str, Any] = {"modules_to_save": ["score"], "task_type": TASKS[case.kind]}
-    if case.kind == "causal":
-        head = {"target_modules": ["q_proj", "v_proj", "lm_head"]}
+    head: dict[str, Any] = {"target_modules": ["q_proj", "v_proj", "lm_head"]}
+    if case.kind != "causal":
+        head = {"modules_to_save": ["score"], "task_type": TASKS[case.kind]}
     adapted = get_peft_model(model, LoraConfig(r=2, **{"target_modules": ["q_proj", "v_proj"], **head})).double()
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:
