@@ -108,7 +108,7 @@ DPO_OPTIONS: dict[str, dict[str, Any]] = {
     "robust": {"label_smoothing": 0.1},
     "aot": {"label_smoothing": 0.1},
     "ipo": {"f_divergence_type": "alpha_divergence", "f_alpha_divergence_coef": 0.3},
-    "hinge": {"ld_alpha": 0.5},
+    "hinge": {"ld_alpha": 0.5, "beta": 0.02},  # so small that no pair is beyond the hinge
     "sigmoid_norm": {"use_weighting": True},
 }
 
@@ -180,7 +180,7 @@ CASES: tuple[Case, ...] = (
     *(
         other(
             "cpo", loss, CPOConfig, CPOTrainer, PAIRS, lambda args, parts: CPO(args=args), pairs,
-            FREE | ({} if loss == "simpo" else WHOLE_RUNS), loss_type=loss, **({"alpha": 0.2} if loss == "simpo" else {}),
+            FREE | ({} if loss == "simpo" else WHOLE_RUNS), loss_type=loss, **{"simpo": {"alpha": 0.2}, "hinge": {"beta": 0.02}}.get(loss, {}),
         )
         for loss in ("sigmoid", "hinge", "ipo", "simpo")
     ),
