@@ -9,7 +9,8 @@ Ours runs under the name with TRL's meaning where a paper has another (`sigmoid_
 Where TRL's loss is no plain mean over pairs (`sft`, `aot`, `aot_unpaired`) it is given the whole step as one micro-batch, since it takes
 means and ranks over each micro-batch by itself.
 
-With `ld_alpha` TRL logs the desensitised log-probs, ours those of the whole completions: these are not compared.
+Not compared: log-probs with `ld_alpha`, of which TRL logs the desensitised ones and ours those of the whole completions; means over
+tokens (entropy, accuracy) where TRL has several micro-batches, since it gives each of them the same weight.
 
 KTO: TRL puts after prompt i the completion of row i - 1 of its micro-batch, ours that of the next row with another prompt. So TRL gets
 the rows in reverse, and the data are one batch, seen three times.
@@ -50,7 +51,7 @@ def as_chat(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 REWARDS = ("rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected")
-PAIR_METRICS = dict.fromkeys((*REWARDS, "entropy", "mean_token_accuracy"), 1e-4)
+PAIR_METRICS, TOKEN_METRICS = dict.fromkeys(REWARDS, 1e-4), dict.fromkeys(("entropy", "mean_token_accuracy"), 1e-4)
 LABEL_METRICS = dict.fromkeys(("rewards/chosen", "rewards/rejected", "logps/chosen", "logps/rejected", "kl", "entropy"), 1e-4)
 AT_ONCE = {"per_device_train_batch_size": BATCH, "gradient_accumulation_steps": 1}
 AS_TRL = {"sigmoid": "sigmoid_trl", "bco_pair": "bco_pair_trl", "sft": "sft_trl"}
@@ -58,8 +59,9 @@ AS_TRL = {"sigmoid": "sigmoid_trl", "bco_pair": "bco_pair_trl", "sft": "sft_trl"
 
 def dpo(*losses: str, models: tuple[str, ...] = ("random",), at_once: bool = False, **more: Any) -> Case:
     ours = {"loss_type": [AS_TRL.get(loss, loss) for loss in losses]}
+    compared = PAIR_METRICS | (TOKEN_METRICS if at_once else {})
     left_out = "rewards" if losses == ("sft",) else "logps" if "ld_alpha" in more.get("options", {}) else "nothing"
-    metrics = {name: far for name, far in PAIR_METRICS.items() if left_out not in name}
+    metrics = {name: far for name, far in compared.items() if left_out not in name}
     return Case(
         method="dpo", rows=more.pop("rows", PAIRS), models=models, metrics=metrics, options=more.pop("options", {}),
         ours=ours | more.pop("ours", {}), theirs={"loss_type": list(losses)} | (AT_ONCE if at_once else {}), more=more,
