@@ -180,7 +180,8 @@ CASES: tuple[Case, ...] = (
     *(
         other(
             "cpo", loss, CPOConfig, CPOTrainer, PAIRS, lambda args, parts: CPO(args=args), pairs,
-            FREE | ({} if loss == "simpo" else WHOLE_RUNS), loss_type=loss, **{"simpo": {"alpha": 0.2}, "hinge": {"beta": 0.02}}.get(loss, {}),
+            FREE | ({} if loss == "simpo" else WHOLE_RUNS),
+            loss_type=loss, **{"simpo": {"alpha": 0.2}, "hinge": {"beta": 0.02}}.get(loss, {}),
         )
         for loss in ("sigmoid", "hinge", "ipo", "simpo")
     ),
