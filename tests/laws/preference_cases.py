@@ -88,8 +88,8 @@ def steps(count: int) -> list[Example]:
     for i in range(count):
         segments = []
         for j in range(1 + (i * 3) % 4):
-            segments += [segment(rng, int(rng.integers(1, 6)), False), replace(segment(rng, 1, True), label=(i + j) % 3 != 0)]
-        prompt = (segment(rng, int(rng.integers(1, 12)), False),)
+            segments += [segment(rng, int(rng.integers(1, 10)), False), replace(segment(rng, 1, True), label=(i + j) % 3 != 0)]
+        prompt = (segment(rng, int(rng.integers(1, 24)), False),)
         examples.append(Example(group_id=f"steps {i}", prompt=prompt, branches=(Branch(segments=tuple(segments)),)))
     return examples
 
