@@ -6,8 +6,9 @@ TRL := 1.16.0
 TEMPLATES := .cache/trl-$(TRL)/trl/chat_templates
 SMOLLM2 := models/smollm2
 DIALOGUES := models/dialogues
+PREFERENCES := models/preferences
 
-.PHONY: demo test test-real lint api format docs smollm2 first-run torture bench-sft bench-preference bench-prepare bench-plan bench-cli parity-sft parity-preference clean help
+.PHONY: demo test test-real lint api format docs smollm2 first-run torture bench-sft bench-preference bench-prepare bench-plan bench-cli parity-sft parity-preference preferences real-preferences clean help
 
 help:             ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 18
@@ -27,7 +28,7 @@ help:             ## this list
 	$(PIP) --editable '.[docs]'
 	@touch $@
 
-demo: .venv/core  ## fine-tune the model that comes with Burnish, in about a minute
+demo: .venv/core  ## train the model that comes with Burnish, from examples and from preferences, in about two minutes
 	$(BIN)/burnish demo
 
 # what a file makes for all of its tests is made once: --dist loadfile (with pytest 9.2 the groups of xdist 3.8 do nothing, and say nothing)
@@ -73,6 +74,14 @@ $(DIALOGUES)/.made: .venv/core
 
 first-run: smollm2  ## docs/first-run.md, as it stands there
 	$(BIN)/burnish sft --config recipes/smollm2_dialogues.yaml
+
+preferences: $(PREFERENCES)/.made  ## pairs of answers, for docs/preferences-run.md
+
+$(PREFERENCES)/.made: .venv/core
+	$(BIN)/python tools/make_preferences.py $(PREFERENCES)
+
+real-preferences: $(SMOLLM2)/.made $(PREFERENCES)/.made  ## DPO, KTO and a reward model on real pairs: docs/preferences-run.md
+	$(BIN)/python bench/real_preferences.py
 
 torture: .venv/dev  ## more than 300 kills and a hundred other faults, in every phase: minutes
 	$(BIN)/python bench/torture.py

@@ -18,6 +18,17 @@ def fetch_wheel(requirement: str, folder: Path) -> Path:
     return wheel
 
 
+def fetch_sdist(requirement: str, folder: Path) -> Path:
+    """Download the source archive of a package, such as ``"llamafactory==0.9.5"``, into ``folder``. Nothing of it is built for use.
+
+    Raises:
+        SystemExit: pip is absent, or found no index that has it.
+    """
+    run_pip("download", "--no-deps", "--no-binary", ":all:", "--dest", str(folder), requirement)
+    (sdist,) = folder.glob(f"{requirement.split('==')[0].replace('-', '_')}-*.tar.gz")
+    return sdist
+
+
 def run_pip(*args: str) -> None:
     command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *args]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -4,7 +4,8 @@ import re
 import pytest
 import torch
 
-from burnish.demo import FORMS, draw_fact, load_path, make_rows, score, split_of
+from burnish.cli import demo
+from burnish.demo import FORMS, draw_fact, load_path, make_pairs, make_rows, score, split_of
 
 
 def facts(rows: list[dict]) -> set[frozenset[int]]:
@@ -60,6 +61,35 @@ def test_forms_are_either_shown_or_new():
 def test_an_unknown_split_is_refused():
     with pytest.raises(ValueError, match="^make_rows has no 'shown' forms of split 'dev'; forms are shown, new, all, splits train, test.$"):
         make_rows(1, seed=0, split="dev")
+
+
+def test_a_pair_is_a_right_answer_and_a_wrong_one():
+    rows, pairs = make_rows(2000, seed=3, split="test"), make_pairs(2000, seed=3, split="test")
+    assert pairs[:50] == make_pairs(50, seed=3, split="test")
+    for row, pair in zip(rows, pairs, strict=True):
+        assert pair["prompt"] + pair["chosen"] == row["messages"]
+        assert score(pair["chosen"][0]["content"], row)
+        wrong = pair["rejected"][0]["content"]
+        assert not score(wrong, row)
+        assert re.fullmatch(r"\d+[+-]\d+=\d+[+-]\d=\d+", wrong)
+    other_sign = [pair for pair in pairs if ("+" in pair["chosen"][0]["content"]) != ("+" in pair["rejected"][0]["content"])]
+    assert 0.45 < len(other_sign) / len(pairs) < 0.55
+
+
+def test_the_stages_that_follow_the_first_leave_models(tmp_path, capsys):
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    share = demo.learn_to_judge(load_path(), tmp_path / "judge", steps=2, held_out=8)
+    assert f"Of 8 held-out pairs the reward model prefers the right answer in {share:.1%} (standard error" in capsys.readouterr().out
+    assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "judge").config.num_labels == 1
+
+    scored = demo.own_answers(load_path(), make_rows(3, seed=0, split="train", forms="new"), n=2)
+    assert scored == demo.own_answers(load_path(), make_rows(3, seed=0, split="train", forms="new"), n=2)
+    assert [len(row["completions"]) for row in scored] == [len(row["scores"]) for row in scored] == [2, 2, 2]
+    for row, pair in zip(scored, make_pairs(3, seed=0, split="train"), strict=True):
+        row |= {"completions": [pair["rejected"], pair["chosen"]], "scores": [0.0, 1.0]}
+    demo.prefer(load_path(), tmp_path / "dpo", scored, steps=2)
+    AutoModelForCausalLM.from_pretrained(tmp_path / "dpo")
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,33 @@ def _make_row(rng: random.Random, split: Split, forms: Mapping[Sign, Sequence[st
     return {"messages": messages, "answer": steps.rpartition("=")[2]}
 
 
+def make_pairs(n: int, seed: int, split: Split, forms: Forms = "shown") -> list[dict[str, Any]]:
+    """The questions of `make_rows` with two answers each: the right one is chosen, one with a mistake in it rejected.
+
+    A row is ``{"prompt": [{"role": "user", "content": "Add 47 and 38."}], "chosen": [{"role": "assistant", "content":
+    "47+38=77+8=85"}], "rejected": [{"role": "assistant", "content": "47+38=77+8=75"}]}``.
+    """
+    rng = random.Random(f"mistakes {split} {seed}")
+    pairs = []
+    for row in make_rows(n, seed, split, forms):
+        question, right = row["messages"]
+        pairs.append({"prompt": [question], "chosen": [right], "rejected": [right | {"content": with_mistake(right["content"], rng)}]})
+    return pairs
+
+
+def with_mistake(steps: str, rng: random.Random) -> str:
+    """A wrong answer: half the time the working of the other sign, else one that is a ten off at the end.
+
+    Worked example: "38+47=78+7=85" becomes "47-38=17-8=9" (of two numbers the smaller one is taken away), "38+47=78+7=75" or "…=95".
+    """
+    question, middle, result = steps.split("=")
+    if rng.random() < 0.5:
+        return f"{question}={middle}={int(result) + rng.choice((-10, 10))}"
+    sign = "+" if "+" in question else "-"
+    x, y = (int(number) for number in question.split(sign))
+    return difference_steps(max(x, y), min(x, y)) if sign == "+" else sum_steps(x, y)
+
+
 def score(answer_text: str, row: Mapping[str, Any]) -> bool:
     """True when the last integer in ``answer_text`` is the row's answer, digit for digit ("085" is not 85)."""
     integers = re.findall(r"(?<!\d)-\d+|\d+", answer_text)
