@@ -8,7 +8,7 @@ SMOLLM2 := models/smollm2
 DIALOGUES := models/dialogues
 PREFERENCES := models/preferences
 
-.PHONY: demo test test-real lint api format docs smollm2 first-run preferences real-preferences torture bench-sft bench-prepare bench-plan bench-cli parity-sft clean help
+.PHONY: demo test test-real lint api format docs smollm2 first-run torture bench-sft bench-preference bench-prepare bench-plan bench-cli parity-sft parity-preference preferences real-preferences clean help
 
 help:             ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 18
@@ -31,8 +31,9 @@ help:             ## this list
 demo: .venv/core  ## train the model that comes with Burnish, from examples and from preferences, in about two minutes
 	$(BIN)/burnish demo
 
+# what a file makes for all of its tests is made once: --dist loadfile (with pytest 9.2 the groups of xdist 3.8 do nothing, and say nothing)
 test: .venv/dev $(TEMPLATES)  ## the tests
-	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false BURNISH_CHAT_TEMPLATES=$(TEMPLATES) $(BIN)/python -m pytest -n auto --dist loadgroup tests src/burnish/experimental
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false BURNISH_CHAT_TEMPLATES=$(TEMPLATES) $(BIN)/python -m pytest -n auto --dist loadfile tests src/burnish/experimental
 
 test-real: .venv/dev $(SMOLLM2)/.made  ## the tests that need a real model
 	$(BIN)/python -m pytest tests/real
@@ -89,7 +90,7 @@ torture: .venv/dev  ## more than 300 kills and a hundred other faults, in every 
 .venv-trl/ready: constraints.txt
 	$(PYTHON) -m venv .venv-trl
 	.venv-trl/bin/python -m pip install --quiet torch==$$(sed -n 's/^torch==//p' constraints.txt)
-	.venv-trl/bin/python -m pip install --quiet --constraint constraints.txt trl==$(TRL)
+	.venv-trl/bin/python -m pip install --quiet --constraint constraints.txt trl==$(TRL) peft
 	@touch $@
 
 # the chat templates of many families, which the tests read and the project does not copy
@@ -98,6 +99,9 @@ $(TEMPLATES): | .venv/core
 
 bench-sft: .venv/core .venv-trl/ready $(SMOLLM2)/.made  ## an SFT step beside TRL's
 	$(BIN)/python bench/sft.py --trl-python .venv-trl/bin/python
+
+bench-preference: .venv/core .venv-trl/ready $(SMOLLM2)/.made  ## a step of DPO, KTO and a reward model beside TRL's
+	$(BIN)/python bench/preference.py --trl-python .venv-trl/bin/python
 
 bench-prepare: .venv/core .venv-trl/ready $(SMOLLM2)/.made  ## preparing 20,000 chat rows beside TRL
 	$(BIN)/python bench/prepare.py --trl-python .venv-trl/bin/python
@@ -110,6 +114,9 @@ bench-cli: .venv/core  ## how fast the command line answers
 
 parity-sft: .venv/core .venv-trl/ready $(SMOLLM2)/.made  ## the same three steps as TRL
 	$(BIN)/python bench/parity_sft.py --trl-python .venv-trl/bin/python
+
+parity-preference: .venv/core .venv-trl/ready $(SMOLLM2)/.made  ## the same three steps of DPO, KTO and reward models as TRL
+	$(BIN)/python bench/parity_preference.py --trl-python .venv-trl/bin/python
 
 clean:
 	rm -rf .venv .venv-trl .cache build dist

@@ -362,7 +362,7 @@ def test_compute_metrics_sees_every_trained_token_of_the_evaluation_set(make):
     trainer.train()
     (tokens,) = seen
     assert isinstance(tokens, EvalTokens)
-    examples = trainer.eval_examples["eval"]
+    examples = trainer.sets.eval["eval"]
     assert len(tokens.logps) == examples.trained.sum()
     targets = {row: sorted(tokens.label_ids[tokens.rows == row].tolist()) for row in set(tokens.rows)}
     assert targets == {

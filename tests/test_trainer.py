@@ -298,7 +298,7 @@ def test_what_a_run_is_made_of_is_written_beside_it(folder, tmp_path):
     again = main(["inspect", "sft", "--config", str(tmp_path / "run" / "resolved.yaml"), "--rows", "0"])
     assert again == 2  # rows.jsonl is not there: the file was read
     data = json.loads((tmp_path / "run" / "data.json").read_text())
-    assert data["train"]["fingerprint"] == one.train_examples.fingerprint
+    assert data["train"]["fingerprint"] == one.sets.train.fingerprint
     assert data["train"]["examples"] == 12
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert environment["packages"]["torch"] == torch.__version__
@@ -431,11 +431,11 @@ def test_resume_by_argument(tmp_path):
 def test_what_happens_while_a_model_is_loaded_is_an_event_too(tmp_path, monkeypatch):
     """Another rank's end, say."""
 
-    def start(*given):
+    def start(*given, **wanted):
         given[-1].__self__.events.write("failure")
         raise ModelError
 
-    monkeypatch.setattr("burnish.trainer.start_policy", start)
+    monkeypatch.setattr("burnish.trainer.trainer.start_policy", start)
     with pytest.raises(ModelError):
         trainer(tmp_path / "run")
     assert [(event["event"], event["step"]) for event in read_events(tmp_path / "run" / "events.jsonl")] == [("failure", 0)]
@@ -459,7 +459,7 @@ def test_a_loss_that_is_not_finite_names_step_rows_and_the_last_checkpoint(tmp_p
         str(stopped.value),
     )
     assert said
-    drawn = [f"rows:{i}" for i in one.train_examples.order(None, seed=42, shuffle=True).indices(1)[:4]]
+    drawn = [f"rows:{i}" for i in one.sets.train.order(None, seed=42, shuffle=True).indices(1)[:4]]
     assert sorted(said[1].split(", ")) == sorted(drawn)
     assert said[2] == str(tmp_path / "run" / "checkpoint-2")
     assert one.state.global_step == 3
@@ -634,7 +634,7 @@ def test_what_a_stream_dropped_is_reported(tmp_path, capsys):
 def test_chats_and_texts_have_their_own_default_for_what_is_trained(tmp_path):
     """The account that is printed before step 1 is the one of the examples."""
     one = trainer(tmp_path / "run", train_dataset=chats(6), options={"assistant_only_loss": True})
-    report = one.train_examples.parts[0].report
-    assert (report.trained_tokens, report.tokens) == (int(one.train_examples.trained.sum()), int(one.train_examples.lengths.sum()))
+    report = one.sets.train.parts[0].report
+    assert (report.trained_tokens, report.tokens) == (int(one.sets.train.trained.sum()), int(one.sets.train.lengths.sum()))
     assert report.trained_tokens < report.tokens / 2
     assert Path(one.args.output_dir) == tmp_path / "run"

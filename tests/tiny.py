@@ -74,6 +74,17 @@ def chats(count: int, seed: int = 0) -> list[dict[str, Any]]:
     return rows
 
 
+def preferences(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Questions with an answer that is chosen and one that is rejected, of unequal lengths."""
+    rng = random.Random(seed)
+    rows = []
+    for _ in range(count):
+        prompt = [{"role": "user", "content": words(rng, rng.randint(1, 9))}]
+        chosen, rejected = ([{"role": "assistant", "content": words(rng, rng.randint(1, 9))}] for _ in range(2))
+        rows.append({"prompt": prompt, "chosen": chosen, "rejected": rejected})
+    return rows
+
+
 def texts(count: int, seed: int = 0) -> list[dict[str, Any]]:
     rng = random.Random(seed)
     return [{"text": words(rng, rng.randint(2, 16))} for _ in range(count)]

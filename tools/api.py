@@ -32,7 +32,7 @@ def surface(root: Path) -> list[str]:
     """Every line, in the order of the source."""
     package = griffe.load("burnish", search_paths=[root / "src"], allow_inspection=False)
     assert isinstance(package, griffe.Module)
-    lines = [line for path in exported(root) for line in _exported(package[path])]
+    lines = [line for path in exported(root) for line in _exported(_defined(package[path]))]
     for room in ("config", "cli"):
         lines += [line for module in _modules(package[room]) for one in _classes(module) if _is_config(one) for line in _options(one)]
     lines += [line for module in _modules(package) if "config" in module.path or module.name == "types" for line in _choices(module)]
@@ -55,6 +55,13 @@ def exported(root: Path) -> list[str]:
     tree = ast.parse((root / "src/burnish/__init__.py").read_text(encoding="utf-8"))
     (named,) = (k.value for node in ast.walk(tree) if isinstance(node, ast.Call) for k in node.keywords if k.arg == "submod_attrs")
     return [f"{module}.{name}" for module, names in ast.literal_eval(named).items() for name in names]
+
+
+def _defined(one: griffe.Object | griffe.Alias) -> griffe.Object:
+    """Itself, where a room has it from one of its modules."""
+    target = one.final_target if isinstance(one, griffe.Alias) else one
+    assert isinstance(target, griffe.Object)
+    return target
 
 
 def _exported(one: griffe.Object) -> Iterator[str]:
@@ -123,13 +130,38 @@ def _choices(module: griffe.Module) -> Iterator[str]:
 
 
 def _commands(module: griffe.Module) -> Iterator[str]:
-    table = ast.parse(str(module["COMMANDS"].value), mode="eval").body
-    assert isinstance(table, ast.Dict)
-    yield from (f"command burnish {ast.literal_eval(key)}:" for key in table.keys if key is not None)
-    for one in _classes(module):
-        parts = [str(part.annotation) for part in one.attributes.values()]
-        if one.name.endswith("Command") and all(part.endswith("Config") for part in parts):
-            yield f"options {one.name}: {', '.join(parts)}"
+    """All commands, then the configurations that each parses: for a method's commands those of `_command`, with its own from METHODS."""
+    assert isinstance(module.filepath, Path)
+    source = ast.parse(module.filepath.read_text(encoding="utf-8")).body
+    functions = {node.name: node for node in source if isinstance(node, ast.FunctionDef)}
+    tables = {ast.unparse(node.targets[0]): _entries(node.value) for node in source if isinstance(node, ast.Assign)}
+    own = {method: ast.literal_eval(names.args[0]) for method, names in tables["METHODS"].items()}
+    yield from (f"command burnish {name}:" for name in tables["COMMANDS"])
+    for name, made in tables["COMMANDS"].items():
+        if parts := _parsed(made.args[-1], functions, own):
+            yield f"options burnish {name}: {', '.join(parts)}"
+
+
+def _entries(table: ast.expr) -> dict[str, ast.Call]:
+    """Of a dict from names to calls."""
+    entries = zip(table.keys, table.values, strict=True) if isinstance(table, ast.Dict) else ()
+    return {ast.literal_eval(key): value for key, value in entries if key is not None and isinstance(value, ast.Call)}
+
+
+def _parsed(runs: ast.expr, functions: dict[str, ast.FunctionDef], own: dict[str, str]) -> list[str]:
+    """Names of the classes that a command parses: `runs` is a function, or a `partial` of one and a method."""
+    method = ast.literal_eval(runs.args[1]) if isinstance(runs, ast.Call) else ""
+    function = functions[ast.unparse(runs.args[0] if isinstance(runs, ast.Call) else runs)]
+    for call in ast.walk(function):
+        if not isinstance(call, ast.Call):
+            continue
+        if ast.unparse(call.func) == "_command":
+            shared = [node.id for node in ast.walk(functions["_command"]) if isinstance(node, ast.Name) and node.id.endswith("Config")]
+            about = call.args[0].value if isinstance(call.args[0], ast.Constant) else method
+            return [*(ast.unparse(word.value) for word in call.keywords), *shared, own[str(about)]]
+        if ast.unparse(call.func) == "parse" and ast.unparse(call.args[1]).endswith("Config"):
+            return [ast.unparse(call.args[1])]
+    return []
 
 
 def _algebra(module: griffe.Module) -> Iterator[str]:

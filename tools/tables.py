@@ -25,11 +25,11 @@ TABLE = re.compile(rf"^{re.escape(HEAD_LINE)}(?:\|.*\n)+", re.MULTILINE)
 def methods(root: Path, page: Path) -> str:
     """Stable methods, then those on trial. Raises SystemExit for a stable method without its page."""
     rows = []
-    for file in sorted((root / "src/burnish/methods").glob("[!_]*.py")):
+    for file in sorted((root / "src/burnish/methods").glob("[!_]*.py"), key=lambda file: (_place(root, file.stem), file.stem)):
         about = root / "docs" / f"{file.stem}.md"
         if not about.is_file():
             raise SystemExit(f"docs/{file.stem}.md: is missing; write the page of the method {file.stem}, as docs/sft.md has it.")
-        losses = ", ".join(f"`{loss}`" for loss in _losses(file))
+        losses = ", ".join(f"`{loss}`" for loss in _losses(root / "src/burnish/config" / file.name))
         rows.append((f"`burnish {file.stem}`", "stable", _summary(file) + (f" ({losses})" if losses else ""), _link(about, page)))
     for entry in entry_folders(root):
         said = tomllib.loads((entry / "STATUS.toml").read_text(encoding="utf-8"))
@@ -46,12 +46,27 @@ def _summary(file: Path) -> str:
     return (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").partition("\n")[0].rstrip(".")
 
 
-def _losses(file: Path) -> list[str]:
-    """Keys of `LOSSES`."""
-    for node in ast.parse(file.read_text(encoding="utf-8")).body:
-        target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0] if isinstance(node, ast.Assign) else None
-        if isinstance(target, ast.Name) and target.id == "LOSSES" and isinstance(node.value, ast.Dict):
-            return [ast.literal_eval(key) for key in node.value.keys if key is not None]
+def _place(root: Path, method: str) -> int:
+    """Where the command line lists it."""
+    source = ast.parse((root / "src/burnish/cli/main.py").read_text(encoding="utf-8"))
+    (table,) = (node.value for node in source.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "METHODS")
+    assert isinstance(table, ast.Dict)
+    names = [ast.literal_eval(key) for key in table.keys if key is not None]
+    return names.index(method) if method in names else len(names)
+
+
+def _losses(config: Path) -> list[str]:
+    """What `loss_type` of the method's configuration may be, other libraries' variants aside."""
+    if not config.is_file():
+        return []
+    source = ast.parse(config.read_text(encoding="utf-8"))
+    named = {ast.unparse(node.targets[0]): node.value for node in source.body if isinstance(node, ast.Assign)}
+    for node in ast.walk(source):
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "loss_type":
+            parts = [named.get(ast.unparse(part), part) for part in ast.walk(node.annotation) if isinstance(part, ast.expr)]
+            choices = next(part for part in parts if ast.unparse(part).startswith("Literal["))
+            found = [one.value for one in ast.walk(choices) if isinstance(one, ast.Constant)]
+            return [str(loss) for loss in found if not str(loss).endswith("_trl")]
     return []
 
 

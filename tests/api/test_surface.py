@@ -15,7 +15,8 @@ _spec.loader.exec_module(api)
 
 FILES = {
     "__init__.py": 'import lazy_loader as lazy\n\na, b, c = lazy.attach(__name__, submod_attrs={"trainer": ["Trainer", "Out"]})\n',
-    "trainer.py": """
+    "trainer/__init__.py": "from burnish.trainer.trainer import Out, Trainer\n",
+    "trainer/trainer.py": """
 from typing import NamedTuple
 from burnish.types import Row
 
@@ -54,7 +55,31 @@ class Other:
     rate: float = 1.0
 """,
     "cli/__init__.py": "",
-    "cli/main.py": 'COMMANDS = {"go": 1, "go far": 2}\n\n@dataclass\nclass GoCommand:\n    args: OneConfig\n',
+    "cli/main.py": """
+METHODS = {"one": Names("OneConfig", "OneTrainer")}
+
+def _command(method, **first):
+    return {**first, "model": ModelConfig, "args": METHODS[method].config}
+
+def _train(method, args):
+    return parse(args, _command(method, devices=DevicesConfig), prog="go")
+
+def _far(args):
+    return parse(args, _command("one"), prog="go far")
+
+def _merge(args):
+    return parse(args, MergeConfig, prog="merge")
+
+def _other(args):
+    return run(args)
+
+COMMANDS = {
+    "go": Command("Help.", partial(_train, "one")),
+    "go far": Command("Help.", _far),
+    "merge": Command("Help.", _merge),
+    "other": Command("Help.", _other),
+}
+""",
     "ops/__init__.py": "",
     "ops/zeta.py": "import torch\n\ndef mean(x_N: Tensor, *, keep: bool = False) -> Tensor: ...\n\ndef _hidden(): ...\n",
     "ops/alpha.py": "from dataclasses import dataclass\n\n\n@dataclass(frozen=True)\nclass Head:\n    scale: float = 1.0\n",
@@ -80,7 +105,11 @@ option OneConfig.path: str = (required)
 values Row: Literal['a', 'b']
 command burnish go:
 command burnish go far:
-options GoCommand: OneConfig
+command burnish merge:
+command burnish other:
+options burnish go: DevicesConfig, ModelConfig, OneConfig
+options burnish go far: ModelConfig, OneConfig
+options burnish merge: MergeConfig
 name ops.alpha.Head: class
 field ops.alpha.Head.scale: float = 1.0
 function ops.zeta.mean: -> Tensor
@@ -107,7 +136,7 @@ def test_a_difference_is_shown_and_nothing_else(package, capsys):
     assert api.main(["--root", str(package), "--record"]) == 0
     capsys.readouterr()
     assert api.main(["--root", str(package)]) == 0
-    assert capsys.readouterr().out == "The stable surface is as recorded, 26 lines.\n"
+    assert capsys.readouterr().out == "The stable surface is as recorded, 30 lines.\n"
     file = package / "src/burnish/config/one.py"
     file.write_text(file.read_text().replace("2e-5", "1e-5"))
     assert api.main(["--root", str(package)]) == 1
@@ -128,13 +157,15 @@ def test_the_defaults_on_record_are_those_that_hold():
     import burnish.config
     from burnish.config.base import options
 
+    classes = {name: burnish.config.__getattr__(name) for name in burnish.config.__all__}
+
     recorded = [line for line in (ROOT / api.RECORD).read_text(encoding="utf-8").splitlines() if line.startswith("option ")]
     seen = 0
     for line in recorded:
         name, _, value = line.removeprefix("option ").partition(": ")
         owner, _, option = name.partition(".")
-        if owner in vars(burnish.config) and "(required)" not in value:
-            default = options(vars(burnish.config)[owner])[option].default
+        if owner in classes and "(required)" not in value:
+            default = options(classes[owner])[option].default
             assert value.rpartition(" (")[0].endswith(f"= {default!r}") or value.endswith(f"= {default!r}"), line
             seen += 1
     assert seen >= 80

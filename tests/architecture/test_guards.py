@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-COPIED = ("src", "tools", "tests/api/stable.txt", "pyproject.toml", "README.md", "docs/methods.md", "docs/sft.md", "docs/experimental.md")
+COPIED = ("src", "tools", "docs", "tests/api/stable.txt", "pyproject.toml", "README.md")
 IMPORTS = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
 SFT = "src/burnish/methods/sft.py"
 STATUS = "src/burnish/experimental/profit/STATUS.toml"
@@ -102,10 +102,12 @@ def test_a_file_of_401_lines(tree):
 
 
 def test_a_renamed_option(tree):
-    edit(tree / "src/burnish/config/sft.py", "    max_length: int | None = option(", "    max_len: int | None = option(")
+    edit(tree / "src/burnish/config/rows.py", "    max_length: int | None = option(", "    max_len: int | None = option(")
     status, said = tool(tree, "api")
     assert status == 1
-    assert "-option SFTConfig.max_length: int | None = 1024 (at_least=2) +option SFTConfig.max_len: int | None = 1024 (at_least=2)" in said
+    assert (
+        "-option RowsConfig.max_length: int | None = 1024 (at_least=2) +option RowsConfig.max_len: int | None = 1024 (at_least=2)" in said
+    )
     assert "run `make api` and commit the file with it" in said
     assert "gets its line in src/burnish/deprecated.py" in said
     assert tool(tree, "api", "--record")[0] == 0
@@ -122,7 +124,12 @@ def test_a_renamed_option(tree):
             "+option LoopConfig.batch_size: int = 16 (at_least=1)",
         ),
         ("config/train.py", '    "cosine_with_min_lr",\n', "", "-values Schedule: "),
-        ("trainer.py", "def save_model(self, output_dir:", "def save_model(self, folder:", "+parameter Trainer.save_model.folder: "),
+        (
+            "trainer/trainer.py",
+            "def save_model(self, output_dir:",
+            "def save_model(self, folder:",
+            "+parameter Trainer.save_model.folder: ",
+        ),
         (
             "ops/likelihood.py",
             "def nll_loss(logp_N: Tensor)",
@@ -155,9 +162,9 @@ def test_an_expired_entry(tree):
 
 
 def test_a_method_without_a_page(tree):
-    shutil.copy(tree / SFT, tree / "src/burnish/methods/dpo.py")
+    shutil.copy(tree / SFT, tree / "src/burnish/methods/grpo.py")
     status, said = tool(tree, "tables")
-    assert (status, said) == (1, "docs/dpo.md: is missing; write the page of the method dpo, as docs/sft.md has it.")
+    assert (status, said) == (1, "docs/grpo.md: is missing; write the page of the method grpo, as docs/sft.md has it.")
 
 
 def test_a_table_of_methods_that_is_not_up_to_date(tree):
@@ -177,11 +184,11 @@ def test_a_method_that_is_not_in_the_table_of_laws(tree):
     for name in ("tests/__init__.py", "tests/laws", "tests/models"):
         place = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         place(ROOT / name, tree / name)
-    shutil.copy(tree / SFT, tree / "src/burnish/methods/dpo.py")
+    shutil.copy(tree / SFT, tree / "src/burnish/methods/grpo.py")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/laws/test_table.py", "-k", "every_method"]
     status, said = run(tree, *command)
     assert status == 1
-    assert "tests/laws/methods.py has no case of dpo; add one for each loss, so that every law binds it." in said
+    assert "tests/laws/methods.py has no case of grpo; add one for each loss, so that every law binds it." in said
 
 
 def test_a_deprecated_name_whose_time_has_come(tree):

@@ -8,7 +8,6 @@ import torch
 from burnish.distributed.launch import Launch, all_sum, barrier, gather
 from tests.distributed.processes import run_ranks
 
-pytestmark = pytest.mark.xdist_group("collectives")
 BYSTANDER = 83
 
 

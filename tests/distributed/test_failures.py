@@ -9,7 +9,6 @@ import pytest
 from burnish.report.events import read_events
 from tests.distributed.processes import faults, make_task, sft, started
 
-pytestmark = pytest.mark.xdist_group("failures")
 LIMIT = 30  # seconds
 DDP_TIMEOUT = 8
 """Seconds, where a rank sleeps; the other faults are noticed long before PyTorch's default of half an hour."""

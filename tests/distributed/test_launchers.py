@@ -8,7 +8,6 @@ import pytest
 from burnish.report.events import read_events
 from tests.distributed.processes import free_port, make_task, sft, started
 
-pytestmark = pytest.mark.xdist_group("launchers")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 ACCELERATE = [
     *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"),

@@ -13,7 +13,6 @@ from burnish.report.events import read_events
 from tests.distributed.processes import make_task, sft, started
 from tests.torture.runs import lines, newest
 
-pytestmark = pytest.mark.xdist_group("signals")
 STEPS = 200
 
 

@@ -76,6 +76,16 @@ class Case:
     exempt: Mapping[str, str] = field(default_factory=dict)
     """Law → why it does not apply."""
 
+    @property
+    def loops(self) -> bool:
+        """Tried in every way that a loop can run: the loop is the same for all methods, and the first ones stand for it."""
+        return self.module in ("sft", "profit")
+
+    @property
+    def whole(self) -> bool:
+        """Trained from its rows to the end, too: not every loss of a method is."""
+        return "resume" not in self.exempt
+
     def model(self, **options: Any) -> Any:
         """A tiny model as the method trains it."""
         return tiny_model(self.family, **options) if self.kind == "causal" else tiny_scorer(self.family, self.kind, **options)

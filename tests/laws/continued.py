@@ -26,6 +26,23 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "muon": {"optim": "muon", "learning_rate": 1e-2},
     "adafactor": {"optim": "adafactor", "gradient_checkpointing": True},
 }
+
+
+def variants(case: Case) -> list[str]:
+    """Optimizers are the loop's, whatever the method is."""
+    if case.loops:
+        return list(VARIANTS)
+    return (
+        ["adamw", "lora with dropout"]
+        if case.name in ("dpo-sigmoid", "dpo-following", "kto-kto", "kto", "reward-bradley_terry")
+        else ["adamw"]
+    )
+
+
+def stops(case: Case) -> tuple[int, ...]:
+    return STOPS if case.loops else (3, 5)
+
+
 CASE = {case.name: case for case in CASES if "resume" not in case.exempt}
 
 

@@ -7,7 +7,7 @@ named with the reason; it then shows as a skipped test that says so.
 from __future__ import annotations
 
 import runpy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,17 @@ from tests.models.families import VOCABULARY
 __all__ = ["CASES", "COMPLETIONS", "LAWS", "MODEL_LAWS", "OFFLINE", "Case", "Parts", "build_trainer", "cases", "tokenizer", "turns"]
 
 
-def cases(law: str) -> Any:
-    """Parametrises a test by all methods, those that are exempt skipped with their reason."""
+def cases(law: str, *ways: str, of: Callable[[Case], Iterable[Any]] | None = None) -> Any:
+    """Parametrises a test by all methods, those that are exempt skipped with their reason.
+
+    With `of`, also by the `ways` in which each case is tried, which are what `of` gives for it: one value, or a tuple of them.
+    """
     assert law in LAWS
+    if of is not None:
+        bound = [c for c in CASES if law not in c.exempt]
+        tried = [(c, way if isinstance(way, tuple) else (way,)) for c in bound for way in of(c)]
+        marked = [pytest.param(c, *way, id="-".join(map(str, (*way, c.name)))) for c, way in tried]
+        return pytest.mark.parametrize(("case", *ways), marked)
     marked = [pytest.param(c, id=c.name, marks=[pytest.mark.skip(reason=c.exempt[law])] if law in c.exempt else []) for c in CASES]
     return pytest.mark.parametrize("case", marked)
 

@@ -14,6 +14,7 @@ import torch
 from burnish.distributed.launch import gather, launch
 from tests.laws.continued import build
 from tests.laws.methods import CASES
+from tests.laws.two_processes import trains
 
 WAYS = {1: "no", 2: "full_shard", 4: "hybrid_shard"}
 """Number of processes → how they shard; the four are two machines."""
@@ -29,7 +30,9 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     here = launch()
     mine = folder / str(here.world_size)
-    names = sorted(path.name for path in mine.iterdir()) if mine.exists() else [c.name for c in CASES if "ranks" not in c.exempt]
+    names = (
+        sorted(path.name for path in mine.iterdir()) if mine.exists() else [c.name for c in CASES if "ranks" not in c.exempt and trains(c)]
+    )
     gather(None, here)  # nobody makes a folder before all have looked
     for name in names:
         train(here.world_size, name.partition(" ")[0], mine / name)

@@ -88,8 +88,8 @@ def steps(count: int) -> list[Example]:
     for i in range(count):
         segments = []
         for j in range(1 + (i * 3) % 4):
-            segments += [segment(rng, int(rng.integers(1, 6)), False), replace(segment(rng, 1, True), label=(i + j) % 3 != 0)]
-        prompt = (segment(rng, int(rng.integers(1, 12)), False),)
+            segments += [segment(rng, int(rng.integers(1, 10)), False), replace(segment(rng, 1, True), label=(i + j) % 3 != 0)]
+        prompt = (segment(rng, int(rng.integers(1, 24)), False),)
         examples.append(Example(group_id=f"steps {i}", prompt=prompt, branches=(Branch(segments=tuple(segments)),)))
     return examples
 
@@ -108,7 +108,7 @@ DPO_OPTIONS: dict[str, dict[str, Any]] = {
     "robust": {"label_smoothing": 0.1},
     "aot": {"label_smoothing": 0.1},
     "ipo": {"f_divergence_type": "alpha_divergence", "f_alpha_divergence_coef": 0.3},
-    "hinge": {"ld_alpha": 0.5},
+    "hinge": {"ld_alpha": 0.5, "beta": 0.02},  # so small that no pair is beyond the hinge
     "sigmoid_norm": {"use_weighting": True},
 }
 
@@ -180,13 +180,14 @@ CASES: tuple[Case, ...] = (
     *(
         other(
             "cpo", loss, CPOConfig, CPOTrainer, PAIRS, lambda args, parts: CPO(args=args), pairs,
-            FREE | ({} if loss == "simpo" else WHOLE_RUNS), loss_type=loss, **({"alpha": 0.2} if loss == "simpo" else {}),
+            FREE | ({} if loss == "simpo" else WHOLE_RUNS),
+            loss_type=loss, **{"simpo": {"alpha": 0.2}, "hinge": {"beta": 0.02}}.get(loss, {}),
         )
         for loss in ("sigmoid", "hinge", "ipo", "simpo")
     ),
     other(
-        "reward", "bradley_terry", RewardConfig, RewardTrainer, PAIRS, lambda args, parts: Reward(args=args), last_tokens, FREE, kind="reward",
-        center_rewards_coefficient=0.1,
+        "reward", "bradley_terry", RewardConfig, RewardTrainer, PAIRS, lambda args, parts: Reward(args=args), last_tokens, FREE,
+        kind="reward", center_rewards_coefficient=0.1,
     ),
     other("prm", "step", PRMConfig, PRMTrainer, STEPS, lambda args, parts: PRM(args=args), steps, FREE, kind="process_reward"),
 )  # fmt: skip

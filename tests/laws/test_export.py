@@ -16,7 +16,6 @@ from burnish.models.load import ModelError
 from tests.laws.methods import CASES, build_trainer, cases, tokenizer
 from tests.models.families import VOCABULARY, tiny_model
 
-pytestmark = pytest.mark.xdist_group("export")
 DEADLINE = 300  # seconds
 ADAPTERS = {
     "full": None,

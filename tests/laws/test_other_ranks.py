@@ -13,8 +13,8 @@ from tests.laws.continued import STEPS, cut_short, lines
 from tests.laws.methods import CASES, cases
 from tests.laws.other_ranks import train
 from tests.laws.test_ranks import ROOT, free_port
+from tests.laws.two_processes import trains
 
-pytestmark = pytest.mark.xdist_group("other ranks")
 STOP = 3
 CHANGES = [(2, 1), (1, 2), (2, 4)]
 DEADLINE = 600  # seconds
@@ -44,7 +44,7 @@ def end(processes: list[subprocess.Popen], folder: Path) -> None:
 def runs(tmp_path_factory):
     """begun/<ranks>/<case>: never stopped; <from> to <to>/<to>/<case>: stopped and continued by another number of ranks."""
     root = tmp_path_factory.mktemp("other-ranks")
-    bound = [case.name for case in CASES if "ranks" not in case.exempt]
+    bound = [case.name for case in CASES if "ranks" not in case.exempt and trains(case)]
     (root / "begun").mkdir()
     two = start(2, root / "begun")
     for name in bound:
@@ -66,8 +66,7 @@ def runs(tmp_path_factory):
     shutil.rmtree(root)
 
 
-@cases("ranks")
-@pytest.mark.parametrize(("before", "after"), CHANGES)
+@cases("ranks", "before", "after", of=lambda case: CHANGES if trains(case) else ())
 def test_continued_by_another_number(runs, case, before, after):
     continued = runs / f"{before} to {after}" / str(after) / case.name
     written, wanted = lines(continued), lines(runs / "begun" / str(before) / case.name)

@@ -14,9 +14,9 @@ from burnish.distributed.launch import Launch
 from tests.laws.continued import lines
 from tests.laws.exact import distance
 from tests.laws.methods import cases
-from tests.laws.two_processes import RANKS, SITUATIONS, outcomes, trained
+from tests.laws.two_processes import RANKS, outcomes, situations, trained, trains
 
-pytestmark = [pytest.mark.usefixtures("float64"), pytest.mark.xdist_group("ranks")]
+pytestmark = pytest.mark.usefixtures("float64")
 ROOT = Path(__file__).parents[2]
 DEADLINE = 600  # seconds
 
@@ -57,8 +57,7 @@ def ranks(runs_folder):
     return [torch.load(output / f"{rank}.pt", weights_only=False) for rank in range(RANKS)]
 
 
-@cases("ranks")
-@pytest.mark.parametrize("situation", SITUATIONS)
+@cases("ranks", "situation", of=situations)
 def test_two_are_one(ranks, case, situation):
     alone = outcomes(case, situation, Launch())
     for found in ranks:
@@ -68,8 +67,7 @@ def test_two_are_one(ranks, case, situation):
             assert theirs.metrics == pytest.approx(ours.metrics, rel=1e-10, abs=1e-12)
 
 
-@cases("ranks")
-@pytest.mark.parametrize("fsdp", [False, True], ids=["ddp", "fsdp"])
+@cases("ranks", "fsdp", of=lambda case: (False, True) if trains(case) else ())
 def test_the_whole_trainer(ranks, runs_folder, tmp_path, case, fsdp):
     """From rows to the last checkpoint: the same weights up to float32's rounding, one metrics.jsonl with the same lines."""
     alone = trained(case, tmp_path / "alone")
@@ -82,8 +80,7 @@ def test_the_whole_trainer(ranks, runs_folder, tmp_path, case, fsdp):
     assert written == [pytest.approx(line, rel=1e-3, abs=1e-5) for line in wanted]
 
 
-@cases("ranks")
-@pytest.mark.parametrize("fsdp", [False, True], ids=["ddp", "fsdp"])
+@cases("ranks", "fsdp", of=lambda case: (False, True) if trains(case) else ())
 def test_stopped_is_never_stopped(ranks, runs_folder, case, fsdp):
     for found in ranks:
         whole, again = found[case.name, "trained", fsdp], found[case.name, "continued", fsdp]
@@ -105,8 +102,7 @@ def test_the_situations_are_what_they_say(ranks, case):
         assert found[case.name, "fewer examples than ranks"][0].micro_batches == 1
 
 
-@cases("ranks")
-@pytest.mark.parametrize("situation", SITUATIONS)
+@cases("ranks", "situation", of=situations)
 def test_ranks_stay_alike_to_the_bit(ranks, case, situation):
     first, second = (found[case.name, situation][-1] for found in ranks)
     assert all(torch.equal(first.weights[n], second.weights[n]) for n in first.weights)

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.laws.continued import CASE, STEPS, STOPS, VARIANTS, cut_short, lines, weights, whole
+from tests.laws.continued import CASE, STEPS, cut_short, lines, stops, variants, weights, whole
 from tests.laws.methods import build_trainer, cases
 from tests.models.families import tiny_model
 
-pytestmark = pytest.mark.xdist_group("resume")
 ROOT = Path(__file__).parents[2]
 DEADLINE = 300  # seconds
 
@@ -25,10 +24,10 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("resume")
     finished = {}
     for name, case in CASE.items():
-        for variant in VARIANTS:
+        for variant in variants(case):
             run = folder / f"{name}; {variant}"
             finished[name, variant] = whole(case, variant, run, save_steps=1)
-            for step in STOPS:
+            for step in stops(case):
                 cut_short(run, step, folder / f"stopped {name}; {variant}; {step}")
             (folder / f"again {name}; {variant}; 0").mkdir()
     command = [sys.executable, "-m", "tests.laws.continued", str(folder)]
@@ -44,9 +43,7 @@ def same_bits(found, wanted):
     return found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
-@cases("resume")
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("step", STOPS)
+@cases("resume", "variant", "step", of=lambda case: [(variant, step) for variant in variants(case) for step in stops(case)])
 def test_stopped_is_never_stopped(runs, case, variant, step):
     folder, finished = runs
     stopped = folder / f"stopped {case.name}; {variant}; {step}"
@@ -54,8 +51,7 @@ def test_stopped_is_never_stopped(runs, case, variant, step):
     assert lines(stopped) == lines(folder / f"{case.name}; {variant}")
 
 
-@cases("seed")
-@pytest.mark.parametrize("variant", VARIANTS)
+@cases("seed", "variant", of=variants)
 def test_same_seed_same_bits(runs, case, variant):
     """In another process."""
     folder, finished = runs

@@ -403,23 +403,25 @@ def test_a_saved_adapter_is_read_by_peft_loaded_again_and_merged(folder, tmp_pat
     for name, parameter in model.named_parameters():
         if "modules_to_save" in name:
             parameter.normal_()
-    one = tokenizer()
+    last = int(torch.randint(0, VOCABULARY, (1, 16), generator=torch.Generator().manual_seed(0))[0, -1])
+    one = with_pad(pad_token=tokenizer().convert_ids_to_tokens(last))  # the last token by which saved models are compared
     set_padding(model, one)
     model.eval()
     wanted, adapter = sample_logits(model), tmp_path / "adapter"
     save_model(model, adapter, one)
     assert check_export(wanted, adapter, torch.float32) == 0
-    base = AUTO[kind].from_pretrained(folder, num_labels=LABELS[kind], dtype=torch.float32)
+    base = AUTO[kind].from_pretrained(folder, num_labels=LABELS[kind], pad_token_id=last, dtype=torch.float32)
     assert torch.equal(sample_logits(PeftModel.from_pretrained(base, adapter)), wanted)
     said = []
     for named in (config(adapter), config(folder, adapter_name_or_path=str(adapter))):
         again = load_model(named, CPU, kind, said.append)
+        set_padding(again, one)
         assert torch.equal(sample_logits(again), wanted)
         assert any(p.requires_grad for name, p in again.named_parameters() if "modules_to_save" in name)
     assert said == [], "the head is the adapter's"
     merged = AUTO[kind].from_pretrained(merge_adapter(adapter, tmp_path / "merged"), dtype=torch.float32)
     torch.testing.assert_close(sample_logits(merged), wanted, atol=1e-5, rtol=1e-5)
-    assert merged.config.pad_token_id == 0
+    assert merged.config.pad_token_id == last
 
 
 # A run's start

@@ -26,6 +26,7 @@ import torch
 PHASES = {
     "start": r"before (open run/(\.lock|events|resolved|environment|data|metrics)|os.mkdir run$)",
     "tokenise": r"before \S+ cache/",
+    "reference": r"before known$",
     "find": r"before \S+ run/checkpoint-",
     "first step": r"first on_(step|substep|pre_optimizer|optimizer)",
     "train": r"later on_(step|substep|pre_optimizer|optimizer)",
@@ -107,6 +108,7 @@ def _say_at_exit(counts: Mapping[str, int]) -> None:
 
 def _watch(task: Task) -> dict[str, int]:
     """Counts the events of each phase, and brings the fault."""
+    from burnish.data.known_logps import KnownLogps
     from burnish.run import Run
 
     counts, stage, fault = dict.fromkeys(PHASES, 0), "before", task.fault
@@ -123,7 +125,11 @@ def _watch(task: Task) -> dict[str, int]:
         if event in TOUCHES and (path := _path(event, given)) and path.startswith(f"{task.folder}/"):
             happens(f"{event} {path[len(str(task.folder)) + 1 :]}")
 
-    plain = Run.fire
+    plain, add = Run.fire, KnownLogps.add
+
+    def known(self: KnownLogps, items: Any) -> None:
+        happens("known")
+        add(self, items)
 
     def fire(self: Run, event: str, **what: Any) -> None:
         nonlocal stage
@@ -132,6 +138,7 @@ def _watch(task: Task) -> dict[str, int]:
         plain(self, event, **what)
 
     Run.fire = fire  # type: ignore[method-assign]
+    KnownLogps.add = known  # type: ignore[method-assign]
     sys.addaudithook(hook)
     return counts
 

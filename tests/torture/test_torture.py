@@ -18,8 +18,6 @@ from tests.torture.process import ANY
 from tests.torture.runs import SUPERVISOR, server
 from tests.torture.ways import subject_of, table, totals, ways
 
-pytestmark = pytest.mark.xdist_group("torture")
-
 
 @pytest.fixture(scope="module")
 def subject(tmp_path_factory):
@@ -43,6 +41,14 @@ def test_one_process_killed_in_every_phase(subject):
     assert len(phases) == 11
     assert sum(trial.resumed for trial in trials) >= 5
     assert sum(not trial.resumed for trial in trials) >= 2  # before the first checkpoint
+
+
+def test_killed_while_log_probs_of_a_reference_are_computed_and_while_they_are_used(subject):
+    alone = subject("a reference on disk")
+    trials = list(kills(alone, Random(5), [("reference", 0), ("reference", 0), ("train", 0), (ANY, 0)]))
+    assert {trial.phase for trial in trials} >= {"reference", "train"}
+    follows = subject("a reference that follows")
+    assert list(kills(follows, Random(6), [("train", 0), ("save", 0)]))
 
 
 def test_killed_while_a_checkpoint_is_written_in_the_background(subject):

@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from tests.tiny import chats, save_tiny_model, write_rows
+from tests.tiny import chats, preferences, save_tiny_model, write_rows
 from tests.torture.faults import (
     DAMAGES,
     FILES,
@@ -34,7 +34,8 @@ from tests.torture.runs import SUPERVISOR
 BACKGROUND = ("save", "publish", "rotate")
 STORED = ("tokens", "segment_trained", "manifest.json")
 """Files of tokenised rows, those that are damaged."""
-COMMON = "--batch_size 4 --learning_rate 0.1 --compute_dtype float32 --logging_steps 3 --assistant_only_loss"
+SHORT = "--batch_size 4 --learning_rate 0.1 --compute_dtype float32 --logging_steps 3"
+COMMON = f"{SHORT} --assistant_only_loss"
 """The best model is not the last one, and meters are carried over checkpoints."""
 OFTEN = "--save_steps 2 --save_total_limit 2"
 HELD_OUT = "--test_split_size 8 --eval_strategy steps --eval_steps 5 --load_best_model_at_end"
@@ -45,6 +46,7 @@ Attempt = Callable[[Subject, Random], Iterator[Trial]]
 class Way:
     flags: str
     ranks: int = 1
+    command: str = "sft"
 
 
 def ways(folder: Path) -> dict[str, Way]:
@@ -56,6 +58,8 @@ def ways(folder: Path) -> dict[str, Way]:
     one = f"--model_name_or_path {model} --dataset_name {rows} {COMMON}"
     mixed = f"--model_name_or_path {model} --config {mixture} {COMMON} {OFTEN} --max_steps 12"
     plain = f"{one} {OFTEN} {HELD_OUT} --max_steps 12"
+    pairs = write_rows(folder / "pairs.jsonl", preferences(100))
+    preferred = f"--model_name_or_path {model} --dataset_name {pairs} {SHORT} {OFTEN} {HELD_OUT} --max_steps 12"
     return {
         "all weights": Way(flags=plain),
         "LoRA": Way(flags=f"{plain} --use_peft --lora_r 4"),
@@ -64,7 +68,10 @@ def ways(folder: Path) -> dict[str, Way]:
         "streamed mixture": Way(flags=f"{mixed} --dataset_streaming"),
         "by the epoch": Way(flags=f"{one} --save_strategy epoch --eval_strategy epoch --load_best_model_at_end --test_split_size 8"),
         "every step": Way(flags=f"{one} --save_steps 1 --save_total_limit 1 --max_steps 8"),
+        "a reference on disk": Way(flags=f"{preferred} --precompute_ref_log_probs", command="dpo"),
+        "a reference that follows": Way(flags=f"{preferred} --sync_ref_model --ref_model_sync_steps 3", command="dpo"),
         "two copies": Way(flags=plain, ranks=2),
+        "two copies, a reference on disk": Way(flags=f"{preferred} --precompute_ref_log_probs", ranks=2, command="dpo"),
         "two copies, in the background": Way(flags=f"{plain} --save_async", ranks=2),
         "two shards": Way(flags=f"{plain} --fsdp full_shard", ranks=2),
         "two shards, in the background": Way(flags=f"{plain} --fsdp full_shard --save_async", ranks=2),
@@ -72,7 +79,7 @@ def ways(folder: Path) -> dict[str, Way]:
 
 
 def subject_of(context: ForkServerContext, way: Way, folder: Path) -> Subject:
-    return Subject(context, ["sft", *way.flags.split()], folder, way.ranks)
+    return Subject(context, [way.command, *way.flags.split()], folder, way.ranks)
 
 
 def shared_out(subject: Subject, draw: Random, count: int) -> Iterator[Trial]:

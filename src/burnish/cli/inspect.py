@@ -75,7 +75,7 @@ def _memory(model: ModelConfig, args: TrainConfig, row: int) -> str:
         return "Memory: not estimated for quantized weights."
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     compute, why = choose_compute_dtype(args.compute_dtype, device)
-    estimate = estimate_memory(skeleton_policy(model, args, compute), args, Placement(device=device.type), row=row)
+    estimate = estimate_memory(skeleton_policy(model, args, compute, args.model_kind), args, Placement(device=device.type), row=row)
     tokens = max(args.max_tokens_per_microbatch or microbatch_tokens(estimate, device), row)
     dtype = str(compute).removeprefix("torch.")
     return f"Memory on {device}: {estimate.describe(tokens)} with {tokens:,} tokens in a micro-batch; compute in {dtype}, {why}."

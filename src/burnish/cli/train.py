@@ -27,7 +27,7 @@ def run_training(trainer_class: type[Trainer[Any]], model: ModelConfig, data: Da
     quiet_bars()
     train, held_out = open_sets(data, args.seed)
     trainer = trainer_class(
-        str(model.model_name_or_path), args, train_dataset=train, eval_dataset=held_out, model_config=model, data_config=data
+        str(model.model_name_or_path), args=args, train_dataset=train, eval_dataset=held_out, model_config=model, data_config=data
     )
     for note in (*model.notes, *data.notes):
         trainer.console.message(note)

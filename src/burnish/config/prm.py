@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from burnish.config.base import config, option
 from burnish.config.rows import RowsConfig
-from burnish.config.train import TrainConfig
+from burnish.config.train import ModelKind, TrainConfig
 
 
 @config
@@ -12,6 +12,7 @@ class PRMConfig(RowsConfig, TrainConfig):
     """A process reward model: where the steps of an answer end, and which of them are learnt from."""
 
     row_formats: ClassVar[tuple[str, ...]] = ("stepwise",)
+    model_kind: ClassVar[ModelKind] = "process_reward"
 
     learning_rate: float = option(1e-5, "Peak learning rate.", above=0)
     output_dir: str = option("runs/prm", "Folder of the run: checkpoints, metrics, the final model.")

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from burnish.config.base import config, option
 from burnish.config.rows import PAIRS, RowsConfig
-from burnish.config.train import TrainConfig
+from burnish.config.train import ModelKind, TrainConfig
 
 
 @config
@@ -12,6 +12,7 @@ class RewardConfig(RowsConfig, TrainConfig):
     """A reward model: how its scores are learnt from pairs."""
 
     row_formats: ClassVar[tuple[str, ...]] = PAIRS
+    model_kind: ClassVar[ModelKind] = "reward"
 
     learning_rate: float = option(1e-4, "Peak learning rate.", above=0)
     output_dir: str = option("runs/reward", "Folder of the run: checkpoints, metrics, the final model.")

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 from burnish.config.base import Config, config, option
 from burnish.config.values import ConfigError
 
-PAIRS = ("preference_ids", "rated", "scored", "preference")
+PAIRS = ("preference_ids", "scored", "preference")
 
 
 @config

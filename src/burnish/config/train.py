@@ -1,11 +1,12 @@
 """What every training shares: optimizer, loop, evaluation, checkpoints, reports."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from burnish.config.base import Config, config, option
 from burnish.config.model import LoadConfig
 from burnish.config.values import ConfigError
 
+ModelKind = Literal["causal", "reward", "process_reward"]
 Tracker = Literal["tensorboard", "trackio", "wandb", "mlflow"]
 Schedule = Literal[
     "linear",
@@ -147,6 +148,9 @@ class ReportConfig(Config):
 @config
 class TrainConfig(LoadConfig, OptimizerConfig, LoopConfig, EvalConfig, CheckpointConfig, ScaleConfig, ReportConfig):
     """What every training shares."""
+
+    model_kind: ClassVar[ModelKind] = "causal"
+    """What the method trains: a language model, or one that gives a score of a row, or of each step."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

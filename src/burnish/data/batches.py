@@ -71,7 +71,8 @@ def _step(examples: Sequence[Example], max_tokens: int, rank: int, ranks: int, c
 def _filler(example: Example) -> TokenTree:
     """A tree of one token and no target, for a rank that has nothing to do while others have."""
     nothing = Segment(token_ids=_NOTHING, source="template", trained=False)
-    return build_tree([replace(example, prompt=(), branches=(Branch(segments=(nothing,)),))])
+    known = None if example.ref_logp is None else example.ref_logp[:0]  # what is known of nothing
+    return build_tree([replace(example, prompt=(), branches=(Branch(segments=(nothing,)),), ref_logp=known)])
 
 
 class OfflineBatches:

@@ -110,7 +110,8 @@ class BCOTrainer(ReferenceTrainer[BCOConfig]):
     def prepare_options(self, row_format: Format) -> PrepareOptions:
         return prepare_options(self.args, row_format)
 
-    def arranged(self, examples: JoinedExamples) -> Any:
+    def arranged(self, examples: JoinedExamples, training: bool) -> Any:
         """Raises DataError where all labels are the same."""
-        examples.check_both_labels()
+        if training:
+            examples.check_both_labels()
         return examples

@@ -139,9 +139,10 @@ class KTOTrainer(ReferenceTrainer[KTOConfig]):
     def prepare_options(self, row_format: Format) -> PrepareOptions:
         return prepare_options(self.args, row_format)
 
-    def arranged(self, examples: JoinedExamples) -> Any:
+    def arranged(self, examples: JoinedExamples, training: bool) -> Any:
         """Every example beside a completion of another prompt. Raises DataError where all labels or all prompts are the same."""
-        examples.check_both_labels()
+        if training:
+            examples.check_both_labels()
         return MismatchedCompletions(examples, self.args.max_length) if self.args.loss_type == "kto" else examples
 
     def arranged_stream(self, opened: Opened) -> Opened:

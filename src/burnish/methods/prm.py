@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +21,6 @@ from torch import Tensor
 from burnish.config.prm import PRMConfig
 from burnish.data.formats import Format
 from burnish.data.prepare import PrepareOptions
-from burnish.models.load import Kind
 from burnish.models.start import Started
 from burnish.ops.balance import routed, with_balance
 from burnish.ops.bradley_terry import step_loss
@@ -78,7 +76,6 @@ class PRMTrainer(Trainer[PRMConfig]):
     """
 
     config_class = PRMConfig
-    kind: ClassVar[Kind] = "process_reward"
 
     def method(self, started: Started) -> PRM:
         return PRM(args=self.args, aux_loss_coef=started.aux_loss_coef)

@@ -16,14 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
 from burnish.config.reward import RewardConfig
 from burnish.data.formats import Format
 from burnish.data.prepare import PrepareOptions
-from burnish.models.load import Kind
 from burnish.models.start import Started
 from burnish.ops.balance import routed, with_balance
 from burnish.ops.bradley_terry import bradley_terry_loss, centring_loss, reliability
@@ -87,7 +85,6 @@ class RewardTrainer(Trainer[RewardConfig]):
     """
 
     config_class = RewardConfig
-    kind: ClassVar[Kind] = "reward"
 
     def method(self, started: Started) -> Reward:
         return Reward(args=self.args, aux_loss_coef=started.aux_loss_coef)

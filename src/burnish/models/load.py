@@ -6,17 +6,18 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from burnish.config.model import ModelConfig
+from burnish.config.train import ModelKind
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 TOKENIZER_FILES = ("tokenizer", "vocab", "spiece", "sentencepiece", "tekken")
 """What the names of a tokenizer's files begin with."""
 
-Kind = Literal["causal", "reward", "process_reward"]
+Kind = ModelKind
 """Log-probs of tokens; one score for a row; two logits at each token, for a wrong step and for a right one."""
 TASKS: dict[Kind, str] = {"causal": "CAUSAL_LM", "reward": "SEQ_CLS", "process_reward": "TOKEN_CLS"}
 """PEFT's names, as an adapter's configuration has them."""

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from burnish.config.model import ModelConfig
+from burnish.config.reference import ReferenceConfig
 from burnish.config.train import TrainConfig
 from burnish.models.load import Kind, ModelError, disable_dropout, load_skeleton
 from burnish.models.lora import add_adapter, lora_config
@@ -66,6 +67,8 @@ class MemoryEstimate:
     weights: int = 0
     gradients: int = 0
     optimizer: int = 0
+    reference: int = 0
+    """Weights of a reference that is a model of its own."""
     communication: int = 0
     """DDP's buckets; under FSDP, what is gathered and what is being reduced."""
     holes: int = 0
@@ -86,6 +89,7 @@ class MemoryEstimate:
             "weights": self.weights,
             "gradients": self.gradients,
             "optimizer": self.optimizer,
+            "reference": self.reference,
             "communication": self.communication,
             "holes": self.holes,
             **passing,
@@ -157,11 +161,19 @@ def estimate_memory(policy: TreeModel, args: TrainConfig, placement: Placement, 
         weights=share(whole) + sum(map(_bytes, policy.buffers())),
         gradients=share(sum(map(_bytes, trained))),
         optimizer=share(state),
+        reference=share(whole) if _has_reference(policy, args) else 0,
         communication=communication,
         holes=sum(size for size in map(_bytes, trained) if size < MAPPED) // shards if kind == "cpu" else 0,
         update=max(share(update), reduced),
         held=cache(partial(_held, policy, row=row, kind=kind, sharded=fsdp != "no")),
     )
+
+
+def _has_reference(policy: TreeModel, args: TrainConfig) -> bool:
+    """Whether a frozen model stands beside the policy: not where an adapter is switched off, nor where its log-probs are on disk."""
+    if not isinstance(args, ReferenceConfig) or args.precompute_ref_log_probs:
+        return False
+    return args.ref_model_name_or_path is not None or all(p.requires_grad for p in policy.parameters())
 
 
 def _bytes(tensor: torch.Tensor) -> int:

@@ -31,6 +31,10 @@ class ReferenceTrainer(Trainer[C]):
     """A trainer with a reference: `ref_model` is a model, a folder or a hub id; None for the policy as it is at the start."""
 
     def __init__(self, model: Any, ref_model: Any = None, args: C | None = None, **more: Any) -> None:
+        if isinstance(ref_model, TrainConfig):
+            raise ConfigError(
+                f"The second argument of {type(self).__name__} is ref_model, as in TRL; write args={type(ref_model).__name__}(...)."
+            )
         self.ref_model = ref_model
         super().__init__(model, args, **more)
 
@@ -63,7 +67,17 @@ class ReferenceTrainer(Trainer[C]):
         """The examples of the steps to come."""
         if self.sets.train_set is None:
             return iter(())
-        return (example for example, _ in islice(self.sets.stream()((0, 0)), self.run.max_steps * self.args.batch_size))
+        _, opened = self.sets.stream()
+        return (example for example, _ in islice(opened((0, 0)), self.run.max_steps * self.args.batch_size))
+
+    def evaluate(self, eval_dataset: Any = None) -> dict[str, float]:
+        args: Any = self.args
+        if eval_dataset is not None and args.precompute_ref_log_probs:
+            raise ConfigError(
+                "precompute_ref_log_probs=True frees the reference when the trainer's own sets are done; "
+                "give eval_dataset when the trainer is made, or leave precompute_ref_log_probs out."
+            )
+        return super().evaluate(eval_dataset)
 
 
 def compute_missing(reference: Reference, examples: Iterable[Example], known: KnownLogps, max_tokens: int, here: Launch) -> tuple[int, int]:
@@ -112,7 +126,7 @@ def _same_tokens(name: str, tokenizer: Any) -> None:
     except ModelError:
         return
     ours = tokenizer.get_vocab()
-    other = next((token for token, number in theirs.items() if ours.get(token, number) != number), None)
+    other = min((token for token, number in theirs.items() if ours.get(token, number) != number), key=theirs.__getitem__, default=None)
     if other is not None:
         raise ModelError(
             f"The reference {name} and the policy read other tokens ({other!r} is number {theirs[other]} and number {ours[other]}); "

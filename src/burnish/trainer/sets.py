@@ -35,8 +35,8 @@ class Reading:
     formats: Callable[[Dataset], tuple[Format, ...]]
     """The format of each source's rows. Raises DataError for rows that the method does not read."""
     options: Callable[[Format], PrepareOptions]
-    arranged: Callable[[JoinedExamples], Any]
-    """What becomes of prepared examples before they are drawn: KTO puts each beside another prompt's completion."""
+    arranged: Callable[[JoinedExamples, bool], Any]
+    """What becomes of prepared examples before they are drawn, for training or not: KTO puts each beside another prompt's completion."""
     arranged_stream: Callable[[Opened], Opened]
 
 
@@ -56,7 +56,7 @@ class Sets:
         self.tokenizer = tokenizer()
         whole = self.train_set is not None and not self.train_set.streaming
         self.train_formats = formats.get(id(self.train_set), ())
-        self.train: Any = self._prepare(self.train_set, self.train_formats) if whole and self.train_set is not None else None
+        self.train: Any = self._prepare(self.train_set, self.train_formats, True) if whole and self.train_set is not None else None
         self.eval: dict[str, Any] = {prefix: self._prepare(one, formats[id(one)]) for prefix, one in evaluated.items()}
         self.streamed: PreparedStream | None = None
         self.known: KnownLogps | None = None
@@ -67,10 +67,11 @@ class Sets:
         sets = {prefix: as_dataset(one) for prefix, one in named_sets(given).items()}
         return {prefix: self._prepare(one, self._reading.formats(one)) for prefix, one in sets.items()}
 
-    def _prepare(self, dataset: Dataset, formats: Sequence[Format]) -> Any:
+    def _prepare(self, dataset: Dataset, formats: Sequence[Format], training: bool = False) -> Any:
         rows: RowsConfig = self.args
         options = [self._reading.options(one) for one in formats]
-        return self._reading.arranged(prepare_all(dataset, self.tokenizer, options, rows.dataset_cache_dir, rows.dataset_num_proc))
+        joined = prepare_all(dataset, self.tokenizer, options, rows.dataset_cache_dir, rows.dataset_num_proc)
+        return self._reading.arranged(joined, training)
 
     @property
     def longest(self) -> int:
@@ -91,15 +92,15 @@ class Sets:
     def described(self) -> dict[str, Any]:
         return {name: one.describe() for name, one in {"train": self.train, **self.eval}.items() if one is not None}
 
-    def stream(self) -> Opened:
-        """The training stream, from a cursor on."""
+    def stream(self) -> tuple[PreparedStream, Opened]:
+        """The training stream, which counts the rows that are read of it, and how it is opened at a cursor."""
         assert self.train_set is not None
         streams = [rows if isinstance(rows, StreamRows) else StreamRows.over(rows) for rows in self.train_set.sources]
         buffer = SHUFFLE_BUFFER if self.args.train_sampling_strategy == "random" else 0
         options = replace(self._reading.options(self.train_formats[0]), format=None)
         shape = {"weights": self.train_set.weights, "seed": self.args.seed, "shuffle_buffer": buffer}
-        self.streamed = prepare_stream(streams, self.tokenizer, options, **shape)
-        return self._reading.arranged_stream(self.streamed.open_at)
+        prepared = prepare_stream(streams, self.tokenizer, options, **shape)
+        return prepared, self._reading.arranged_stream(prepared.open_at)
 
     def batches(self, max_tokens: int, here: Launch) -> Batches:
         """The steps of the training set, this rank's part of each."""
@@ -107,7 +108,7 @@ class Sets:
         if self.train_set is None:
             return StreamBatches(lambda cursor: iter(()), **shape)
         if self.train is None:
-            opened = self.stream()
+            self.streamed, opened = self.stream()
             return StreamBatches(lambda cursor: ((self.looked_up(example), after) for example, after in opened(cursor)), **shape)
         order = self.train.order(self.train_set.weights, seed=self.args.seed, shuffle=self.args.train_sampling_strategy == "random")
         return OfflineBatches(_Looked(self.train, self), order.indices, **shape)

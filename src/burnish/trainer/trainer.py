@@ -35,7 +35,7 @@ from burnish.data.prepare import PrepareOptions
 from burnish.distributed.launch import barrier, gather, launch, seed_everything
 from burnish.loop import evaluate, train
 from burnish.models.export import save_model
-from burnish.models.load import Kind, adapt_tokenizer, load_tokenizer, stop_token_ids
+from burnish.models.load import adapt_tokenizer, load_tokenizer, stop_token_ids
 from burnish.models.memory import Placement, estimate_memory, microbatch_tokens
 from burnish.models.optimizer import check_own, from_config, make_schedule
 from burnish.models.policy import TreeModel
@@ -74,8 +74,6 @@ class Trainer(Generic[C]):
     """
 
     config_class: ClassVar[type[TrainConfig]]
-    kind: ClassVar[Kind] = "causal"
-    """What the model is: a language model, or one that gives scores."""
 
     def __init__(
         self,
@@ -118,9 +116,9 @@ class Trainer(Generic[C]):
         self.processing_class = self.sets.tokenizer
 
         seed_everything(self.args.seed)
-        if compute_metrics is not None and self.kind != "causal":
+        if compute_metrics is not None and self.args.model_kind != "causal":
             raise ConfigError("compute_metrics sees log-probs, and this model gives scores; leave it out: evaluation has their metrics.")
-        wanted: dict[str, Any] = {"kind": self.kind, "reference": self.reference()}
+        wanted: dict[str, Any] = {"kind": self.args.model_kind, "reference": self.reference()}
         tokenizer, here = self.processing_class, self.here
         started = start_policy(model, self.model_config, self.args, peft_config, tokenizer, here, self._observe, **wanted)
         for message in started.messages:
@@ -145,7 +143,7 @@ class Trainer(Generic[C]):
         rows: Any = self.args
         return formats_for(rows, dataset, has_formatting_func=self.formatting_func is not None)
 
-    def arranged(self, examples: JoinedExamples) -> Any:
+    def arranged(self, examples: JoinedExamples, training: bool) -> Any:
         """What becomes of prepared examples before they are drawn."""
         return examples
 
