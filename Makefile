@@ -75,12 +75,12 @@ $(DIALOGUES)/.made: .venv/core
 first-run: smollm2  ## docs/first-run.md, as it stands there
 	$(BIN)/burnish sft --config recipes/smollm2_dialogues.yaml
 
-preferences: $(PREFERENCES)/.made  ## pairs of answers, for docs/preferences-run.md
+preferences: $(PREFERENCES)/.made  ## pairs of answers, for recipes/smollm2_preferences.yaml
 
 $(PREFERENCES)/.made: .venv/core
 	$(BIN)/python tools/make_preferences.py $(PREFERENCES)
 
-real-preferences: $(SMOLLM2)/.made $(PREFERENCES)/.made  ## DPO, KTO and a reward model on real pairs: docs/preferences-run.md
+real-preferences: $(SMOLLM2)/.made $(PREFERENCES)/.made  ## DPO, KTO and a reward model on real pairs, minutes each
 	$(BIN)/python bench/real_preferences.py
 
 torture: .venv/dev  ## more than 300 kills and a hundred other faults, in every phase: minutes

@@ -5,7 +5,8 @@
 SmolLM2-135M-Instruct learns from the pairs of `tools/make_preferences.py`, each method for less than ten minutes on two cores. DPO's
 and KTO's verdict on a pair is the implicit reward, log π(y|x) - log π_ref(y|x), with the model before training as the reference. Before
 training both are 0 for every answer, a tie, and ties count half. The reward model begins with a new head on the same model.
-A standard error is that of a share of n pairs. Settings were chosen on the pairs of `valid.jsonl` (`--split valid`).
+A standard error is that of a share of n pairs. Settings are first guesses; `--split valid` has pairs to
+choose them on.
 """
 
 from __future__ import annotations
