@@ -16,10 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from burnish.data.dataset import JoinedExamples
-from burnish.data.known_logps import KnownLogps, WithKnown, example_key, with_known
+from burnish.data.known_logps import KnownLogps, example_key, with_logps
 from burnish.data.rows import DataError
-from burnish.data.store import ExampleStore
 from burnish.types import Branch, Example, Segment
 
 
@@ -353,38 +351,14 @@ def test_what_add_has_written_survives_kill_9(tmp_path, caplog):
 # Examples with their log-probs
 
 
-def sets(known):
-    ones = [example(prompt=(5, 6 + i), name=f"data:{i}") for i in range(4)]
-    known.add((example_key(one), logps_of(example_key(one), one.trained_tokens)) for one in ones)
-    return JoinedExamples([ExampleStore.from_examples(ones[:3], "a"), ExampleStore.from_examples(ones[3:], "b")])
-
-
-def test_examples_come_with_their_log_probs(known):
-    plain = sets(known)
-    found = WithKnown(plain, known)
-    assert len(found) == 4
-    assert (found.lengths is plain.lengths, found.trained is plain.trained, found.parts is plain.parts) == (True, True, True)
-    assert (found.fingerprint, found.describe()) == (plain.fingerprint, plain.describe())
-    order = {"weights": None, "seed": 3, "shuffle": True}
-    assert np.array_equal(found.order(**order).indices(1), plain.order(**order).indices(1))
-    for one, known_one in zip(plain, found, strict=True):
-        assert np.array_equal(known_one.ref_logp, logps_of(example_key(one), 3))
-        assert example_key(known_one) == example_key(one)
-        assert known_one.group_id == one.group_id
-
-
-def test_streamed_examples_come_with_their_log_probs(known):
-    plain = sets(known)
-
-    def open_at(cursor):
-        return ((plain[i], (0, i + 1)) for i in range(cursor[1], 4))
-
-    ((one, after), (_, last)) = with_known(open_at, known)((0, 2))
-    assert np.array_equal(one.ref_logp, logps_of(example_key(plain[2]), 3))
-    assert (after, last) == ((0, 3), (0, 4))
-
-
-def test_an_example_that_the_reference_has_not_seen(known):
-    plain = JoinedExamples([ExampleStore.from_examples([example(prompt=(1, 2))])])
-    with pytest.raises(DataError, match="holds no log-probs of the reference for an example"):
-        WithKnown(plain, known)[0]
+def test_examples_come_with_what_is_known(tmp_path):
+    example = Example(
+        group_id="a",
+        prompt=(Segment(token_ids=[5, 6], source="prompt", trained=False),),
+        branches=(Branch(segments=(Segment(token_ids=[7, 8], source="model", trained=True),)),),
+    )
+    known = KnownLogps(tmp_path, "reference")
+    with pytest.raises(DataError, match="holds no log-probs of the reference"):
+        with_logps(example, known)
+    known.add([(example_key(example), np.array([-1.0, -2.0], dtype=np.float32))])
+    assert with_logps(example, known).ref_logp.tolist() == [-1.0, -2.0]

@@ -89,7 +89,7 @@ def trained(case, folder, seed, *, lora=False, **options):
     ("options", "differs"),
     [
         ({"disable_dropout": True}, True),
-        ({"train_sampling_strategy": "sequential"}, True),
+        ({"train_sampling_strategy": "sequential", "disable_dropout": False}, True),
         ({**PLAIN, "lora": True}, True),
         (PLAIN, False),
     ],
