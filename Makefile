@@ -28,7 +28,7 @@ help:             ## this list
 	$(PIP) --editable '.[docs]'
 	@touch $@
 
-demo: .venv/core  ## train the model that comes with Burnish, from examples and from preferences, in about two minutes
+demo: .venv/core  ## train the model that comes with Burnish, from examples and from preferences, in about three minutes
 	$(BIN)/burnish demo
 
 # what a file makes for all of its tests is made once: --dist loadfile (with pytest 9.2 the groups of xdist 3.8 do nothing, and say nothing)
