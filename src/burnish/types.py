@@ -39,6 +39,8 @@ class Segment:
     """True when the loss sees each of these tokens as a target."""
     behaviour_logp: np.ndarray | None = None
     """Where sampled: log-prob of each token under the policy that sampled it, at its temperature."""
+    sampled_logp: np.ndarray | None = None
+    """Where that is another one: under the distribution that each token was really drawn from (truncated, penalised, or a server's)."""
     policy_version: int | None = None
     """Where sampled: the number of optimizer steps that policy had taken."""
     label: bool | None = None
@@ -46,10 +48,9 @@ class Segment:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "token_ids", np.asarray(self.token_ids, dtype=np.int32))
-        if self.behaviour_logp is not None and len(self.behaviour_logp) != len(self.token_ids):
-            raise ValueError(
-                f"A segment of {len(self.token_ids)} tokens has {len(self.behaviour_logp)} behaviour log-probs; give one for each token."
-            )
+        for name, logp in (("behaviour", self.behaviour_logp), ("sampled", self.sampled_logp)):
+            if logp is not None and len(logp) != len(self.token_ids):
+                raise ValueError(f"A segment of {len(self.token_ids)} tokens has {len(logp)} {name} log-probs; give one for each token.")
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -66,6 +67,8 @@ class Branch:
     segments: tuple[Segment, ...]
     label: bool | None = None
     advantage: float | None = None
+    left_out: int = 0
+    """Trained tokens that are not computed, because nothing can be learnt from them, and that means are over all the same."""
 
     def __len__(self) -> int:
         return sum(map(len, self.segments))
@@ -103,8 +106,13 @@ class Example:
             )
 
     def __len__(self) -> int:
-        """Tokens as a tree: the prompt once, then every branch."""
-        return sum(map(len, self.prompt)) + sum(map(len, self.branches))
+        """Tokens as a tree: the prompt once, then every branch; 0 where all of it is left out."""
+        return 0 if self.left_out else sum(map(len, self.prompt)) + sum(map(len, self.branches))
+
+    @property
+    def left_out(self) -> bool:
+        """Whether no token of it is computed: see `Branch.left_out`."""
+        return all(branch.left_out and not len(branch) for branch in self.branches)
 
     @property
     def trained_tokens(self) -> int:
@@ -151,6 +159,7 @@ class TokenTree:
     group_ids: tuple[str, ...]
     """E ids; `example_B` indexes them."""
     behaviour_logp_N: torch.Tensor | None = None
+    sampled_logp_N: torch.Tensor | None = None
     ref_logp_N: torch.Tensor | None = None
     """Under the reference; None where it is not known yet."""
     label_N: torch.Tensor | None = None
@@ -159,6 +168,8 @@ class TokenTree:
     label_B: torch.Tensor | None = None
     """int8: 1, 0, and -1 for a branch without a label; None where no branch has one."""
     advantage_B: torch.Tensor | None = None
+    left_out_B: torch.Tensor | None = None
+    """Trained tokens of each branch that are not in the tree; None where none are left out."""
     margin_E: torch.Tensor | None = None
 
     @property
@@ -198,11 +209,13 @@ class TokenTree:
             branch_N=move(self.branch_N),
             example_B=move(self.example_B),
             behaviour_logp_N=move(self.behaviour_logp_N),
+            sampled_logp_N=move(self.sampled_logp_N),
             ref_logp_N=move(self.ref_logp_N),
             label_N=move(self.label_N),
             policy_version_B=move(self.policy_version_B),
             label_B=move(self.label_B),
             advantage_B=move(self.advantage_B),
+            left_out_B=move(self.left_out_B),
             margin_E=move(self.margin_E),
         )
 

@@ -21,6 +21,7 @@ class _Row:
     source: list[np.ndarray] = field(default_factory=list)
     branch: list[np.ndarray] = field(default_factory=list)
     behaviour: list[np.ndarray] = field(default_factory=list)
+    sampled: list[np.ndarray] = field(default_factory=list)
     labels: list[np.ndarray] = field(default_factory=list)
     nodes: list[Node] = field(default_factory=list)
     length: int = 0
@@ -47,8 +48,8 @@ class _Row:
             self.source.append(source[seen])
             self.branch.append(np.full(seen.sum(), self.branches))
             self.labels.append(np.full(seen.sum(), -1 if segment.label is None else segment.label, dtype=np.int8))
-            logp = segment.behaviour_logp
-            self.behaviour.append((np.full(len(segment), np.nan) if logp is None else np.asarray(logp, dtype=np.float64))[seen])
+            for logp, logps in ((segment.behaviour_logp, self.behaviour), (segment.sampled_logp, self.sampled)):
+                logps.append((np.full(len(segment), np.nan) if logp is None else np.asarray(logp, dtype=np.float64))[seen])
         self.ids.append(segment.token_ids)
         self.length += len(segment)
 
@@ -57,17 +58,18 @@ def build_tree(examples: Sequence[Example]) -> TokenTree:
     """Lays `examples` out as one `TokenTree`, on the CPU.
 
     A prompt with one branch is a single root; with several, a root and its children; without a prompt, each branch is a
-    root. Raises ValueError when some but not all trained tokens carry behaviour log-probs, or only some examples reference log-probs.
+    root. Branches that are left out have no node. Raises ValueError when some but not all trained tokens carry behaviour log-probs,
+    or only some examples reference log-probs.
     """
     row, example_of = _Row(), []
     for number, example in enumerate(examples):
         prompt_length = sum(map(len, example.prompt))
-        root = -1
-        if len(example.branches) > 1 and prompt_length:
-            root = row.add_node(example.prompt, parent=-1, depth=0)
+        there = sum(1 for branch in example.branches if len(branch) or not branch.left_out)
+        root = row.add_node(example.prompt, parent=-1, depth=0) if there > 1 and prompt_length else -1
         for branch in example.branches:
-            head = example.prompt if len(example.branches) == 1 else ()
-            row.add_node([*head, *branch.segments], parent=root, depth=prompt_length if root >= 0 else 0)
+            if len(branch) or not branch.left_out:
+                head = example.prompt if there == 1 else ()
+                row.add_node([*head, *branch.segments], parent=root, depth=prompt_length if root >= 0 else 0)
             row.branches += 1
             example_of.append(number)
     branches = [b for e in examples for b in e.branches]
@@ -80,12 +82,14 @@ def build_tree(examples: Sequence[Example]) -> TokenTree:
         branch_N=_long(row.branch),
         example_B=torch.tensor(example_of, dtype=torch.long),
         group_ids=tuple(e.group_id for e in examples),
-        behaviour_logp_N=_behaviour(row),
+        behaviour_logp_N=_logps(row.behaviour, "behaviour"),
+        sampled_logp_N=_logps(row.sampled, "sampled"),
         ref_logp_N=_reference(examples),
         label_N=_labels(np.concatenate(row.labels) if row.labels else np.zeros(0, dtype=np.int8)),
         policy_version_B=_versions(branches),
         label_B=_labels(np.array([-1 if b.label is None else b.label for b in branches], dtype=np.int8)),
         advantage_B=_all_or_none([b.advantage for b in branches], "branches have an advantage", torch.float32),
+        left_out_B=torch.tensor([b.left_out for b in branches]) if any(b.left_out for b in branches) else None,
         margin_E=_all_or_none([e.margin for e in examples], "examples have a margin", torch.float32),
     )
 
@@ -94,13 +98,13 @@ def _long(parts: list[np.ndarray]) -> torch.Tensor:
     return torch.from_numpy(np.concatenate(parts).astype(np.int64)) if parts else torch.zeros(0, dtype=torch.long)
 
 
-def _behaviour(row: _Row) -> torch.Tensor | None:
-    logp = np.concatenate(row.behaviour) if row.behaviour else np.zeros(0)
+def _logps(parts: Sequence[np.ndarray], name: str) -> torch.Tensor | None:
+    logp = np.concatenate(parts) if parts else np.zeros(0)
     missing = np.isnan(logp)
     if missing.all():
         return None
     if missing.any():
-        raise ValueError(f"{missing.sum()} of {len(logp)} trained tokens have no behaviour log-prob; give all of them or none.")
+        raise ValueError(f"{missing.sum()} of {len(logp)} trained tokens have no {name} log-prob; give all of them or none.")
     return torch.from_numpy(logp.astype(np.float32))
 
 
@@ -168,11 +172,13 @@ def prune(tree: TokenTree, kept_B: torch.Tensor) -> TokenTree:
         branch_N=(kept_B.cumsum(0) - 1)[tree.branch_N[targets]],
         example_B=tree.example_B[kept_B],
         behaviour_logp_N=of(tree.behaviour_logp_N, targets),
+        sampled_logp_N=of(tree.sampled_logp_N, targets),
         ref_logp_N=of(tree.ref_logp_N, targets),
         label_N=of(tree.label_N, targets),
         policy_version_B=of(tree.policy_version_B, kept_B),
         label_B=of(tree.label_B, kept_B),
         advantage_B=of(tree.advantage_B, kept_B),
+        left_out_B=of(tree.left_out_B, kept_B),
     )
 
 

@@ -1,0 +1,1 @@
+"""What a completion is worth: rewards, and the processes that run them."""

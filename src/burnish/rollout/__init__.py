@@ -1,0 +1,1 @@
+"""Completions drawn from the policy: samplers, turns, and rollouts as a source of steps."""
