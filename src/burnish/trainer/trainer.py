@@ -306,7 +306,7 @@ class Trainer(Generic[C]):
             extra_metrics=self._extra_metrics if self.compute_metrics else None,
         )
 
-    def _extra_metrics(self, seen: Iterable[tuple[TokenTree, TokenOutputs]]) -> Mapping[str, float]:
+    def _extra_metrics(self, prefix: str, seen: Iterable[tuple[TokenTree, TokenOutputs]]) -> Mapping[str, float]:
         assert self.compute_metrics is not None
         found = self.compute_metrics(EvalTokens.joined(gather(columns(seen), self.here, "what an evaluation computed")))
         try:
