@@ -3,12 +3,8 @@
 from typing import Literal
 
 from burnish.config.base import Config, config, option
-from burnish.config.reference import ReferenceConfig
-from burnish.config.rewards import RewardsConfig
-from burnish.config.rollouts import RolloutConfig
-from burnish.config.train import TrainConfig
+from burnish.config.online import OnlineConfig
 from burnish.config.values import ConfigError
-from burnish.config.vllm import VLLMConfig
 
 CLIPPED = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo", "gspo")
 """Losses with a range that the ratio is clipped to on both sides."""
@@ -74,7 +70,7 @@ class EntropyConfig(Config):
 
 
 @config
-class GRPOConfig(SurrogateConfig, EntropyConfig, ReferenceConfig, VLLMConfig, RewardsConfig, RolloutConfig, TrainConfig):
+class GRPOConfig(SurrogateConfig, EntropyConfig, OnlineConfig):
     """Group-relative policy optimisation: how rollouts are learnt from."""
 
     learning_rate: float = option(1e-6, "Peak learning rate.", above=0)
@@ -89,15 +85,9 @@ class GRPOConfig(SurrogateConfig, EntropyConfig, ReferenceConfig, VLLMConfig, Re
         "sum_then_normalize", "normalize_then_sum: make advantages of each reward, then add them up (GDPO)."
     )
 
-    @property
-    def held(self) -> bool:
-        return self.beta > 0
-
     def __post_init__(self) -> None:
-        if not self.beta:
-            unheard = self.changed("kl_in_reward", "ref_model_name_or_path", "sync_ref_model", "use_bias_correction_kl")
-            if unheard:
-                raise ConfigError(f"{unheard[0]} has no effect with beta=0, which compares with no reference; leave it out.")
+        if not self.beta and (unheard := self.changed("kl_in_reward", "use_bias_correction_kl")):
+            raise ConfigError(f"{unheard[0]} has no effect with beta=0, which compares with no reference; leave it out.")
         if self.kl_in_reward and self.changed("use_bias_correction_kl"):
             raise ConfigError("use_bias_correction_kl is for the divergence in the loss, and kl_in_reward=True has none; leave it out.")
         super().__post_init__()

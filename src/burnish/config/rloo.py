@@ -1,16 +1,12 @@
 """REINFORCE leave-one-out: sampled completions, measured against the others of the same prompt."""
 
 from burnish.config.base import config, option
-from burnish.config.reference import ReferenceConfig
-from burnish.config.rewards import RewardsConfig
-from burnish.config.rollouts import RolloutConfig
-from burnish.config.train import TrainConfig
+from burnish.config.online import OnlineConfig
 from burnish.config.values import ConfigError
-from burnish.config.vllm import VLLMConfig
 
 
 @config
-class RLOOConfig(ReferenceConfig, VLLMConfig, RewardsConfig, RolloutConfig, TrainConfig):
+class RLOOConfig(OnlineConfig):
     """REINFORCE leave-one-out: how rollouts are learnt from."""
 
     learning_rate: float = option(1e-6, "Peak learning rate.", above=0)
@@ -22,13 +18,7 @@ class RLOOConfig(ReferenceConfig, VLLMConfig, RewardsConfig, RolloutConfig, Trai
     normalize_advantages: bool = option(False, "Bring the advantages of a step to mean 0 and deviation 1.")
     reward_clip_range: list[float] | None = option(None, "Least and largest reward; others are brought there.")
 
-    @property
-    def held(self) -> bool:
-        return self.beta > 0
-
     def __post_init__(self) -> None:
-        if not self.beta and (unheard := self.changed("ref_model_name_or_path", "sync_ref_model")):
-            raise ConfigError(f"{unheard[0]} has no effect with beta=0, which compares with no reference; leave it out.")
         clip = self.reward_clip_range
         if clip is not None and (len(clip) != 2 or clip[0] >= clip[1]):
             raise ConfigError(f"reward_clip_range={clip!r} must be two numbers, the smaller one first.")

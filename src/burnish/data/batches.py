@@ -55,7 +55,13 @@ class Examples(Protocol):
     def __getitem__(self, index: int) -> Example: ...
 
 
-_NOTHING = np.zeros(1, dtype=np.int32)
+_TOKEN = np.zeros(1, dtype=np.int32)
+NOTHING = Example(
+    group_id="nothing",
+    prompt=(),
+    branches=(Branch(segments=(Segment(token_ids=_TOKEN, source="template", trained=False, policy_version=-1),), advantage=0.0),),
+)
+"""One token and no target, beside completions that are all left out: a model cannot be run on no token."""
 
 
 def make_step(examples: Sequence[Example], max_tokens: int, rank: int, ranks: int, cursor: Cursor, epoch: float) -> StepBatch:
@@ -72,16 +78,12 @@ def make_step(examples: Sequence[Example], max_tokens: int, rank: int, ranks: in
 
 
 def _tree(examples: Sequence[Example]) -> TokenTree:
-    """With a token of no meaning where all examples are left out: a model cannot be run on none."""
-    if any(map(len, examples)):
-        return build_tree(examples)
-    nothing = Segment(token_ids=_NOTHING, source="template", trained=False, policy_version=-1)
-    return build_tree([*examples, Example(group_id="nothing", prompt=(), branches=(Branch(segments=(nothing,), advantage=0.0),))])
+    return build_tree(examples if any(map(len, examples)) else [*examples, NOTHING])
 
 
 def _filler(example: Example) -> TokenTree:
     """A tree of one token and no target, for a rank that has nothing to do while others have."""
-    nothing = Segment(token_ids=_NOTHING, source="template", trained=False)
+    nothing = Segment(token_ids=_TOKEN, source="template", trained=False)
     known = None if example.ref_logp is None else example.ref_logp[:0]  # what is known of nothing
     return build_tree([replace(example, prompt=(), branches=(Branch(segments=(nothing,)),), ref_logp=known)])
 
