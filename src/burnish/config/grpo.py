@@ -12,7 +12,7 @@ USES = {
     "epsilon": (*CLIPPED, "gmpo"),
     "epsilon_high": (*CLIPPED, "cispo", "gmpo"),
     "delta": ("grpo", "bnpo", "dr_grpo", "dapo", "luspo", "gspo"),
-    "importance_sampling_level": ("grpo", "bnpo", "dr_grpo", "dapo", "luspo"),
+    "importance_sampling_level": ("grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo"),
     "sapo_temperature_neg": ("sapo",),
     "sapo_temperature_pos": ("sapo",),
     "vespo_k_pos": ("vespo",),
@@ -29,10 +29,12 @@ class SurrogateConfig(Config):
     """What is made of a ratio and an advantage."""
 
     loss_type: Loss = option("dapo", "Which loss; they differ in how ratios are bounded, and in what is averaged over.")
-    epsilon: float = option(0.2, "How far below 1 a ratio counts.", above=0)
-    epsilon_high: float | None = option(None, "How far above 1 it counts; None: as epsilon.", above=0)
+    epsilon: float | None = option(None, "How far below 1 a ratio counts; None: as in the paper, 0.2 (gspo 3e-4, gmpo 0.4).", above=0)
+    epsilon_high: float | None = option(None, "How far above 1; cispo: the largest ratio. None: as epsilon (gspo 4e-4, cispo 5).", above=0)
     delta: float | None = option(None, "Bound of the ratio where the advantage is negative (two-sided clipping).", above=1)
-    importance_sampling_level: Literal["token", "sequence"] = option("token", "Ratios of tokens, or of whole completions (GSPO).")
+    importance_sampling_level: Literal["token", "sequence", "sequence_token"] | None = option(
+        None, "Ratios of tokens, or of whole completions (GSPO). None: of tokens (luspo: of completions)."
+    )
     sapo_temperature_neg: float = option(1.05, "With sapo: temperature of tokens with a negative advantage.", above=0)
     sapo_temperature_pos: float = option(1.0, "With sapo: temperature of the others.", above=0)
     vespo_k_pos: float = option(2.0, "With vespo: power of the weight, of positive advantages.", at_least=0)
@@ -88,6 +90,8 @@ class GRPOConfig(SurrogateConfig, EntropyConfig, OnlineConfig):
     def __post_init__(self) -> None:
         if not self.beta and (unheard := self.changed("kl_in_reward", "use_bias_correction_kl")):
             raise ConfigError(f"{unheard[0]} has no effect with beta=0, which compares with no reference; leave it out.")
+        if self.kl_in_reward and self.multi_objective_aggregation == "normalize_then_sum":
+            raise ConfigError("kl_in_reward=True needs one sum of rewards, which normalize_then_sum does not make; leave one out.")
         if self.kl_in_reward and self.changed("use_bias_correction_kl"):
             raise ConfigError("use_bias_correction_kl is for the divergence in the loss, and kl_in_reward=True has none; leave it out.")
         super().__post_init__()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from burnish.distributed.launch import Launch, gather
+from burnish.rewards.dry_run import columns_of
 from burnish.rewards.samples import Reward, Sample
 from burnish.rollout.groups import Conversation, Group, Path, Prompt, Rollout, sampled_segment
 from burnish.rollout.sampler import Completion, Request, Sampler, Sampling
@@ -31,7 +32,9 @@ class Scored(Protocol):
     def metrics(self) -> Mapping[str, Sequence[float]]: ...
 
     @property
-    def seconds(self) -> float: ...
+    def seconds(self) -> Sequence[float]:
+        """Of each function."""
+        ...
 
 
 Submit = Callable[[Sequence[Sample], int], Future[Any]]
@@ -124,7 +127,7 @@ def _sample(prompt: Prompt, rollout: Rollout) -> Sample:
         completion=rollout.completion,
         completion_ids=rollout.token_ids,
         finish_reason=rollout.finish_reason,
-        columns={name: value for name, value in prompt.row.items() if name not in ("prompt", "completion", "completion_ids")},
+        columns=columns_of(prompt.row),
     )
 
 
@@ -132,4 +135,4 @@ def _group(prompt: Prompt, rollouts: Sequence[Rollout], scored: Scored) -> Group
     """With their rewards, those that the rollouts brought with them first."""
     extras = [{name: column[i] for name, column in scored.extras.items()} for i in range(len(rollouts))]
     whole = [replace(one, rewards=(*one.rewards, *scored.rewards[i]), extras={**one.extras, **extras[i]}) for i, one in enumerate(rollouts)]
-    return Group(prompt=prompt, rollouts=tuple(whole), metrics=scored.metrics, seconds=scored.seconds)
+    return Group(prompt=prompt, rollouts=tuple(whole), metrics=scored.metrics, seconds=sum(scored.seconds))

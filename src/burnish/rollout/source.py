@@ -17,6 +17,7 @@ from burnish.data.tree import split_example
 from burnish.distributed.launch import Launch
 from burnish.ops.reduce import Totals, add, means
 from burnish.report.samples import SampleFiles
+from burnish.rewards.total import FailureCount
 from burnish.rollout.advice import Advice
 from burnish.rollout.collect import Collected, Collector
 from burnish.rollout.drawing import Prompts
@@ -56,6 +57,7 @@ class Wiring:
     judge: Judge
     rewards: tuple[str, ...]
     """Names of the reward functions."""
+    failures: FailureCount
     files: SampleFiles
     text: Callable[[np.ndarray], str]
     """From the token ids of a prompt."""
@@ -111,6 +113,7 @@ class RolloutBatches:
         w.sampler.update(step)
         kept, dropped, collected, after = self._groups(cursor, step)
         self._after = after, after[0] + after[1] / len(w.prompts)
+        w.failures.add([rollout.rewards for group in (*kept, *dropped) for rollout in group.rollouts])
         judged, others = w.judge(kept), w.judge(dropped) if dropped else Judged(rewards=(), advantages=(), signal=())
         taken = [[self._takes(group, i, judged.rewards[g][i]) for i in range(len(group.rollouts))] for g, group in enumerate(kept)]
         made = [
