@@ -1,8 +1,8 @@
 """One uniform number for each sampled token, which depends on nothing but its name.
 
-A row's key is the first eight bytes (little-endian) of BLAKE2b over ``"{seed}\\0{prompt_id}\\0{sample}"`` in UTF-8. The number of position i
-is the (i + 1)-th output of SplitMix64 (Steele, Lea & Flood 2014) from that key: its upper 52 bits and half a unit, in units of 2⁻⁵². So it is
-at least 2⁻⁵³ and at most 1 - 2⁻⁵³, and the same in every version of every library.
+A row's key is the first eight bytes (little-endian) of BLAKE2b over ``"{seed}\\0{prompt_id}\\0{sample}"`` in UTF-8. The number of
+position i is the (i + 1)-th output of SplitMix64 (Steele, Lea & Flood 2014) from that key: its upper 52 bits and half a unit, in units
+of 2⁻⁵². So it is at least 2⁻⁵³ and at most 1 - 2⁻⁵³, and the same in every version of every library.
 """
 
 from __future__ import annotations
