@@ -39,9 +39,9 @@ from burnish.ops.ratios import importance_weights, off_policy_mask, ratio
 from burnish.ops.reduce import Totals
 from burnish.ops.rollouts import drawn_logps, old_logps, rollout_sums, rollouts_of, tokens_of
 from burnish.ops.surrogates import LOSSES, MEANS, count, weight
-from burnish.rollout.groups import Group
+from burnish.rollout.groups import Group, Judged
 from burnish.rollout.judging import judged, reward_table
-from burnish.rollout.source import Judged, RolloutBatches
+from burnish.rollout.source import RolloutBatches
 from burnish.trainer.online import OnlineMethod, OnlineTrainer
 from burnish.types import LossOut, Sum, TokenOutputs, TokenTree
 
@@ -143,8 +143,7 @@ class GRPO(OnlineMethod):
         if reference is not None and not self.args.kl_in_reward:
             trees = (replace(tree, ref_logp_N=reference(tree)) for tree in trees)
         known = Known(version=self.version, entropy_coef=bonus_coefficient(self.control, self.adaptive))
-        if self.args.top_entropy_quantile < 1:
-            trees = list(trees)
+        if self.args.top_entropy_quantile < 1 and (trees := list(trees)):
             known = replace(known, threshold=self._threshold(trees))
         return ((tree, known) for tree in trees)
 

@@ -26,11 +26,12 @@ from burnish.rewards.dry_run import dry_run
 from burnish.rewards.pool import RewardPool
 from burnish.rewards.total import FailureCount
 from burnish.rollout.collect import Collector, OneTurn
-from burnish.rollout.groups import Conversation, Group
+from burnish.rollout.examples import lines_of
+from burnish.rollout.groups import Conversation, Group, Judged
 from burnish.rollout.judging import divergences
 from burnish.rollout.local import LocalSampler
 from burnish.rollout.sampler import Sampler, Sampling
-from burnish.rollout.source import Judged, RolloutBatches, Wiring
+from burnish.rollout.source import RolloutBatches, Wiring
 from burnish.rollout.tasks import Tasks
 from burnish.run import Method
 from burnish.trainer.prompt_sets import PromptSets
@@ -187,7 +188,11 @@ class OnlineTrainer(Trainer[C]):
         return super().identity() | {"rewards": ", ".join(func.name for func in self.pool.funcs)}
 
     def eval_metrics(self, prefix: str, seen: Iterable[tuple[TokenTree, TokenOutputs]]) -> Mapping[str, float]:
-        found, _, _ = self.tasks(prefix, self.sets.open[prefix], self.state.global_step)
+        step = self.state.global_step
+        found, groups, judged = self.tasks(prefix, self.sets.open[prefix], step)
+        if self.here.main:
+            names, text = tuple(func.name for func in self.pool.funcs), self.processing_class.decode
+            self.files.append(lines_of(groups, judged, step=step, name=prefix, names=names, text=text))
         return found
 
     def _begin(self, wanted: str) -> Any:
