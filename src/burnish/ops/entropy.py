@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def top_entropy_threshold(entropy_N: Tensor, *, top_entropy_quantile: float) -> Tensor:
-    """The entropy that a share `top_entropy_quantile` of these tokens reach, in nats: a scalar (Wang et al. 2025, arXiv:2506.01939, eq. 5).
+    """The entropy that a share `top_entropy_quantile` of these tokens reach, in nats: a scalar (Wang et al. 2025, arXiv:2506.01939).
 
     Give the tokens of the whole step, of all ranks: TRL 1.16 takes the threshold of each micro-batch. Between two tokens it is
     interpolated, as `torch.quantile` does, which takes no more than 16 million. Infinite where there is no token.
@@ -44,7 +44,7 @@ class EntropyControl:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdaptiveEntropy:
-    """How the coefficient follows the entropy (`use_adaptive_entropy`; Skywork-OR1, He et al. 2025, arXiv:2505.22312, section 4.3)."""
+    """How the coefficient follows the entropy (`use_adaptive_entropy`; Skywork-OR1, He et al. 2025, arXiv:2505.22312)."""
 
     entropy_coef_min: float = 0.0
     entropy_coef_max: float = 1.0

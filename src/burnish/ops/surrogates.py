@@ -78,7 +78,7 @@ def clipped_loss(
     """``-min(w A, clip(w, 1 - ε, 1 + ε_high) A)`` (PPO, Schulman et al. 2017, arXiv:1707.06347, eq. 7; GRPO, arXiv:2402.03300, eq. 3;
     `epsilon_high`, by default ε, is DAPO's, arXiv:2503.14476, eq. 10).
 
-    `delta` also bounds w where A is negative and PPO does not clip (INTELLECT-2, arXiv:2505.07291, section 3.4); above ``1 + ε_high``.
+    `delta` also bounds w where A is negative and PPO does not clip (INTELLECT-2, arXiv:2505.07291); above ``1 + ε_high``.
     """
     return _clipped(level_ratio(rollouts, importance_sampling_level), rollouts.advantage_N, epsilon, epsilon_high, delta)
 
@@ -117,7 +117,7 @@ def cispo_loss(rollouts: Rollouts, *, epsilon_high: float, importance_sampling_l
 def sapo_loss(
     rollouts: Rollouts, *, sapo_temperature_pos: float = 1.0, sapo_temperature_neg: float = 1.05, importance_sampling_level: str = "token"
 ) -> Tensor:
-    """``-(4/τ) σ(τ (w - 1)) A``, with τ by the sign of A (SAPO, Gao et al. 2025, arXiv:2511.20347, eq. 5 and 6): a gate that closes
+    """``-(4/τ) σ(τ (w - 1)) A``, with τ by the sign of A (SAPO, Gao et al. 2025, arXiv:2511.20347): a gate that closes
     smoothly where a clip cuts, and whose slope is 1 at w = 1. TRL's τ for A = 0 is the negative one."""
     ratio_N, advantage_N = level_ratio(rollouts, importance_sampling_level), rollouts.advantage_N
     tau_N = torch.where(advantage_N > 0, sapo_temperature_pos, sapo_temperature_neg).to(ratio_N.dtype)
@@ -161,7 +161,7 @@ def vespo_loss(
 
 
 def gmpo_loss(rollouts: Rollouts, *, epsilon: float = 0.4, epsilon_high: float | None = None) -> Tensor:
-    """``-A exp(mean of clipped log w_t)``: the geometric mean of the tokens' ratios (GMPO, Zhao et al. 2025, arXiv:2507.20673, eq. 4).
+    """``-A exp(mean of clipped log w_t)``: the geometric mean of the tokens' ratios (GMPO, Zhao et al. 2025, arXiv:2507.20673).
 
     A log-ratio is clipped to at most `epsilon_high` (by default ε) where A is positive and to at least -ε where it is not: bounds in
     nats. Tokens that `Rollouts.kept_N` drops are not in the mean.
