@@ -37,15 +37,15 @@ def test_shared_between_runs_and_cut_short(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "BLOCK", 8)
     whole = trainer(tmp_path / "a" / "run", precompute_ref_log_probs=True)
     wanted = losses(whole)
-    calls, plain = [], module._block
+    calls, plain = [], module.spread
 
     def counted(*given):
-        calls.append(len(given[1]))
+        calls.append(len(given[0]))
         if len(calls) == 3:
             raise KeyboardInterrupt
         return plain(*given)
 
-    monkeypatch.setattr(module, "_block", counted)
+    monkeypatch.setattr(module, "spread", counted)
     with pytest.raises(KeyboardInterrupt):
         trainer(tmp_path / "b" / "run", precompute_ref_log_probs=True).train()
     assert calls == [8, 8, 8]

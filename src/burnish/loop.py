@@ -85,7 +85,7 @@ def optimizer_step(run: Run, batch: StepBatch, *, check_gradients: bool = False)
     here = float(run.here.main)  # what all ranks know alike counts once
     whole = {"loss": Sum(total=torch.stack(losses).sum(), count=here), "grad_norm": Sum(total=norm * here, count=here)}
     run.method.after_step(number, totals := read([*sums, whole]))
-    add(run.state.meter, totals | {"trained_share": (batch.trained * here, batch.tokens * here)})
+    add(run.state.meter, {**totals, **batch.metrics, "trained_share": (batch.trained * here, batch.tokens * here)})
     run.signals.agree(counts if run.here.world_size > 1 else run.signals.counts)
 
 
@@ -139,7 +139,7 @@ def evaluate(run: Run) -> dict[str, float]:
             run.fire("on_prediction_step")
         named = named_metrics(means(all_sum(read(sums), run.here, f"the sums of evaluation {prefix!r}")))
         if run.extra_metrics is not None:
-            named |= {name.removeprefix(f"{prefix}_"): value for name, value in run.extra_metrics(seen).items()}
+            named |= {name.removeprefix(f"{prefix}_"): value for name, value in run.extra_metrics(prefix, seen).items()}
         named["runtime"] = time.monotonic() - started
         run.report.evaluated(run.state.trainer.global_step, named, prefix)
         metrics |= {f"{prefix}_{name}": value for name, value in named.items()}

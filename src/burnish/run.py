@@ -90,8 +90,8 @@ class Run:
     """Names the newest checkpoint in words, for an error."""
     eval_sets: Mapping[str, Callable[[], Iterable[TokenTree]]] = field(default_factory=dict)
     """Metric prefix ("eval", or "eval_<name>" of several) → this rank's micro-batches."""
-    extra_metrics: Callable[[Iterable[tuple[TokenTree, TokenOutputs]]], Mapping[str, float]] | None = None
-    """The user's `compute_metrics`, over all that an evaluation computed."""
+    extra_metrics: Callable[[str, Iterable[tuple[TokenTree, TokenOutputs]]], Mapping[str, float]] | None = None
+    """Further metrics of an evaluation set, by its prefix and from all that was computed of it: the user's `compute_metrics`, say."""
     signals: Signals = field(default_factory=Signals)
     """Notes SIGTERM and SIGINT while it trains."""
     mark: tuple[float, int] = (0.0, 0)

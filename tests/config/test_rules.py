@@ -10,7 +10,7 @@ CLASSES = {
     **dict.fromkeys(("LoadConfig", "TrainConfig", "RowsConfig", "SFTConfig"), SFTConfig),
     "ModelConfig": ModelConfig,
     "DataConfig": DataConfig,
-    **dict.fromkeys(("ReferenceConfig", "DPOConfig"), DPOConfig),
+    **dict.fromkeys(("ReferenceConfig", "KnownReferenceConfig", "DPOConfig"), DPOConfig),
     "BCOConfig": BCOConfig,
 }
 RULES = [(owner, name, rule) for owner, table in RENAMED.items() for name, rule in table.items()]

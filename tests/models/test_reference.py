@@ -6,7 +6,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from burnish.config.reference import ReferenceConfig
+from burnish.config.reference import KnownReferenceConfig
 from burnish.data.tree import build_tree
 from burnish.models.load import ModelError
 from burnish.models.policy import Policy
@@ -37,7 +37,7 @@ def move(model, by):
 
 
 def reference_of(policy, *, model=None, new_adapter=False, **options):
-    wanted = WantedReference(model=model, args=ReferenceConfig(**options), identify=lambda model: "x")
+    wanted = WantedReference(model=model, args=KnownReferenceConfig(**options), identify=lambda model: "x")
     own = before_sharding(policy, wanted, lambda name: tiny_model(name))
     return make_reference(policy, own, wanted, identity="x", new_adapter=new_adapter)
 

@@ -14,7 +14,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "model": ["AdapterConfig", "LoadConfig", "ModelConfig"],
         "orpo": ["ORPOConfig"],
         "prm": ["PRMConfig"],
-        "reference": ["ReferenceConfig"],
+        "reference": ["KnownReferenceConfig", "ReferenceConfig"],
         "reward": ["RewardConfig"],
         "rows": ["RowsConfig"],
         "sft": ["SFTConfig"],

@@ -3,13 +3,13 @@
 from typing import ClassVar, Literal
 
 from burnish.config.base import config, option
-from burnish.config.reference import ReferenceConfig
+from burnish.config.reference import KnownReferenceConfig
 from burnish.config.rows import PAIRS, RowsConfig
 from burnish.config.train import TrainConfig
 
 
 @config
-class BCOConfig(ReferenceConfig, RowsConfig, TrainConfig):
+class BCOConfig(KnownReferenceConfig, RowsConfig, TrainConfig):
     """Binary classifier optimisation: how labelled answers are told apart."""
 
     row_formats: ClassVar[tuple[str, ...]] = (*PAIRS, "unpaired")

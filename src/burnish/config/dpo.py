@@ -3,7 +3,7 @@
 from typing import ClassVar, Literal
 
 from burnish.config.base import config, option
-from burnish.config.reference import ReferenceConfig
+from burnish.config.reference import KnownReferenceConfig
 from burnish.config.rows import PAIRS, RowsConfig
 from burnish.config.train import TrainConfig
 from burnish.config.values import ConfigError
@@ -56,7 +56,7 @@ REFERENCE = ("ref_model_name_or_path", "precompute_ref_log_probs", "sync_ref_mod
 
 
 @config
-class DPOConfig(ReferenceConfig, RowsConfig, TrainConfig):
+class DPOConfig(KnownReferenceConfig, RowsConfig, TrainConfig):
     """Direct preference optimisation: with which losses pairs are learnt from."""
 
     row_formats: ClassVar[tuple[str, ...]] = PAIRS

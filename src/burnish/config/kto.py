@@ -3,14 +3,14 @@
 from typing import ClassVar, Literal
 
 from burnish.config.base import config, option
-from burnish.config.reference import ReferenceConfig
+from burnish.config.reference import KnownReferenceConfig
 from burnish.config.rows import PAIRS, RowsConfig
 from burnish.config.train import TrainConfig
 from burnish.config.values import ConfigError
 
 
 @config
-class KTOConfig(ReferenceConfig, RowsConfig, TrainConfig):
+class KTOConfig(KnownReferenceConfig, RowsConfig, TrainConfig):
     """Kahneman-Tversky optimisation: with which loss labelled answers are learnt from."""
 
     row_formats: ClassVar[tuple[str, ...]] = (*PAIRS, "unpaired")

@@ -285,8 +285,10 @@ RENAMED: dict[str, dict[str, Rule]] = {
         "use_num_logits_to_keep": harmless(False, note=NO_STORED_LOGITS),
         "base_model_attribute_name": harmless("model", note="the parts of a model are found without it"),
     },
-    "ReferenceConfig": {
+    "KnownReferenceConfig": {
         "precompute_ref_batch_size": harmless(None, note="the reference fills micro-batches by max_tokens_per_microbatch"),
+    },
+    "ReferenceConfig": {
         "force_use_ref_model": harmless(False, note="a reference that is given is always used, with an adapter, too"),
         "ref_model_init_kwargs": only(None, {}, instead="the reference is loaded as the model is; use model_init_kwargs"),
         "reference_free": only(False, instead="CPO is DPO without a reference; use CPOConfig(cpo_alpha=0)"),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Protocol
 
@@ -31,6 +31,8 @@ class StepBatch:
     tokens: int
     trained: int
     """Examples, tokens and trained tokens of the step, over all ranks."""
+    metrics: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """What the source has measured of the step, total and count by name: this rank's part of it."""
 
 
 class Batches(Protocol):
@@ -53,13 +55,20 @@ class Examples(Protocol):
     def __getitem__(self, index: int) -> Example: ...
 
 
-_NOTHING = np.zeros(1, dtype=np.int32)
+_TOKEN = np.zeros(1, dtype=np.int32)
+NOTHING = Example(
+    group_id="nothing",
+    prompt=(),
+    branches=(Branch(segments=(Segment(token_ids=_TOKEN, source="template", trained=False, policy_version=-1),), advantage=0.0),),
+)
+"""One token and no target, beside completions that are all left out: a model cannot be run on no token."""
 
 
-def _step(examples: Sequence[Example], max_tokens: int, rank: int, ranks: int, cursor: Cursor, epoch: float) -> StepBatch:
+def make_step(examples: Sequence[Example], max_tokens: int, rank: int, ranks: int, cursor: Cursor, epoch: float) -> StepBatch:
+    """One step of `examples`, cut in micro-batches of about `max_tokens`; of these the ones of `rank`."""
     plan = plan_step([len(e) for e in examples], max_tokens, ranks)
     return StepBatch(
-        trees=tuple(build_tree([examples[i] for i in micro]) if micro else _filler(examples[0]) for micro in plan[rank]),
+        trees=tuple(_tree([examples[i] for i in micro]) if micro else _filler(examples[0]) for micro in plan[rank]),
         cursor=cursor,
         epoch=epoch,
         examples=len(examples),
@@ -68,9 +77,13 @@ def _step(examples: Sequence[Example], max_tokens: int, rank: int, ranks: int, c
     )
 
 
+def _tree(examples: Sequence[Example]) -> TokenTree:
+    return build_tree(examples if any(map(len, examples)) else [*examples, NOTHING])
+
+
 def _filler(example: Example) -> TokenTree:
     """A tree of one token and no target, for a rank that has nothing to do while others have."""
-    nothing = Segment(token_ids=_NOTHING, source="template", trained=False)
+    nothing = Segment(token_ids=_TOKEN, source="template", trained=False)
     known = None if example.ref_logp is None else example.ref_logp[:0]  # what is known of nothing
     return build_tree([replace(example, prompt=(), branches=(Branch(segments=(nothing,)),), ref_logp=known)])
 
@@ -97,7 +110,7 @@ class OfflineBatches:
                 index += len(drawn)
                 after = (epoch, index) if index < len(order) else (epoch + 1, 0)
                 examples = [self.examples[int(i)] for i in drawn]
-                yield _step(examples, self.max_tokens, self.rank, self.ranks, after, epoch + index / len(order))
+                yield make_step(examples, self.max_tokens, self.rank, self.ranks, after, epoch + index / len(order))
             epoch, index = epoch + 1, 0
 
 
@@ -127,7 +140,7 @@ class StreamBatches:
         stream = self.open_at(cursor)
         while drawn := list(islice(stream, self.batch_size)):
             after = drawn[-1][1]
-            yield _step([e for e, _ in drawn], self.max_tokens, self.rank, self.ranks, after, float(after[0]))
+            yield make_step([e for e, _ in drawn], self.max_tokens, self.rank, self.ranks, after, float(after[0]))
 
 
 def evaluation_trees(examples: Examples, *, max_tokens: int, rank: int = 0, ranks: int = 1) -> Iterator[TokenTree]:

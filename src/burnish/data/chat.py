@@ -21,7 +21,7 @@ from typing import Any, cast
 from burnish.data.encode import Encoded, SegmentEncoder
 from burnish.data.messages import Message, Tools, in_parts, plain, to_messages, to_tools, with_arguments
 from burnish.data.outline import Blindfolded, Outline, contents_of, outline_of
-from burnish.data.spans import PROBE, Conversation, Rendering, Span, Tokens, Turn, paint
+from burnish.data.spans import ASSISTANT_ROLES, PROBE, Conversation, Rendering, Span, Tokens, Turn, paint
 from burnish.data.template import ChatTemplateError, FollowedTemplate, TemplateRefusalError, Trace
 
 __all__ = ["ChatRenderer", "ChatTemplateError", "Encoded", "Message", "Rendering", "Span", "Tools", "to_messages", "to_tools"]
@@ -89,6 +89,24 @@ class ChatRenderer:
         if any("tool_calls" in message for message in read):
             return self._follow(source, read, variables, False)[1].text
         return self._template(source).text(read, variables)
+
+    def prompt_text(
+        self, messages: Sequence[Message], *, tools: Tools | None = None, chat_template_kwargs: Mapping[str, Any] | None = None
+    ) -> str:
+        """What the model is given to answer: the conversation and the generation prompt.
+
+        Where the last message is the assistant's, the model is to continue it: the text ends with what that message says, before its
+        end-of-turn token. Errors: as `render`, but for spans where no message is continued.
+        """
+        read = to_messages(messages)
+        if read and read[-1].get("role") in ASSISTANT_ROLES:
+            rendering = self.render(messages, tools=tools, chat_template_kwargs=chat_template_kwargs)
+            end = max((span.end for span in rendering.spans if span.trained), default=len(rendering.text))
+            return rendering.text[:end].removesuffix(rendering.end_of_turn or "")
+        source, _, variables = self._given(to_tools(tools), chat_template_kwargs)
+        said, trace = self._follow(source, self._read(source, read), variables, True)
+        _check_calls(said, trace)
+        return trace.text
 
     def render_pair(
         self,

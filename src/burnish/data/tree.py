@@ -123,7 +123,11 @@ def _labels(label: np.ndarray) -> torch.Tensor | None:
 
 def _versions(branches: Sequence[Branch]) -> torch.Tensor | None:
     """The oldest policy that sampled a token of each branch."""
-    versions = [min((s.policy_version for s in b.segments if s.policy_version is not None), default=None) for b in branches]
+    none = [-1 if b.left_out else None for b in branches]
+    versions = [
+        min((s.policy_version for s in b.segments if s.policy_version is not None), default=other)
+        for b, other in zip(branches, none, strict=True)
+    ]
     return _all_or_none(versions, "branches have a policy version", torch.long)
 
 

@@ -171,7 +171,7 @@ def estimate_memory(policy: TreeModel, args: TrainConfig, placement: Placement, 
 
 def _has_reference(policy: TreeModel, args: TrainConfig) -> bool:
     """Whether a frozen model stands beside the policy: not where an adapter is switched off, nor where its log-probs are on disk."""
-    if not isinstance(args, ReferenceConfig) or args.precompute_ref_log_probs:
+    if not (isinstance(args, ReferenceConfig) and args.held):
         return False
     return args.ref_model_name_or_path is not None or all(p.requires_grad for p in policy.parameters())
 

@@ -142,7 +142,7 @@ def before_sharding(policy: Policy, wanted: WantedReference, load: Callable[[str
     if wanted.model is not None:
         model = load(wanted.model) if isinstance(wanted.model, str) else wanted.model
         _same_vocabulary(model, policy)
-    elif isinstance(policy.model, PeftModel) or wanted.args.precompute_ref_log_probs:
+    elif isinstance(policy.model, PeftModel) or not wanted.args.held:
         return None
     else:
         model = copy.deepcopy(policy.model)
@@ -169,7 +169,7 @@ def make_reference(policy: Policy, own: Policy | None, wanted: WantedReference, 
         theirs: Mapping[str, Tensor] = {name: p for name, p in own.model.named_parameters() if name in trained}
     elif new_adapter and not args.sync_ref_model:
         return Reference(policy, identity=identity, as_it_was=policy.model.disable_adapter)
-    elif args.precompute_ref_log_probs:
+    elif not args.held:
         return Reference(policy, identity=identity)  # nothing has been trained yet when it is asked
     else:
         theirs = {name: p.detach().clone() for name, p in trained.items()}

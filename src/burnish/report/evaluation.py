@@ -45,7 +45,8 @@ TERM = "term "
 def named_metrics(means: Mapping[str, float]) -> dict[str, float]:
     """The means with the loss, which is the sum of its terms, in their place; and the perplexity of a metric named "nll"."""
     named = {name: value for name, value in means.items() if not name.startswith(TERM)}
-    named["loss"] = math.fsum(value for name, value in means.items() if name.startswith(TERM))
+    if terms := [value for name, value in means.items() if name.startswith(TERM)]:
+        named["loss"] = math.fsum(terms)
     return named if "nll" not in named else {**named, "perplexity": math.exp(min(named["nll"], 700.0))}
 
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, TypeVar
-
-import torch
 
 from burnish.checkpoint.identity import model_identity
 from burnish.config.model import ModelConfig
 from burnish.config.train import TrainConfig
 from burnish.config.values import ConfigError
 from burnish.data.known_logps import KnownLogps, example_key
-from burnish.data.plan import plan_step
-from burnish.data.tree import build_tree
+from burnish.data.spread import spread
 from burnish.distributed.launch import Launch, barrier, gather
 from burnish.models.load import ModelError, load_tokenizer
 from burnish.models.reference import Reference, WantedReference
@@ -91,9 +88,9 @@ def compute_missing(reference: Reference, examples: Iterable[Example], known: Kn
         missing = max(gather(len(known.missing(keys)), here, "what is known of a reference"))  # ranks' disks may differ
         seen, computed = seen + len(block), computed + missing
         if missing:
-            found = _block(reference, list(zip(keys, block, strict=True)), max_tokens, here)
+            found = spread(block, reference, max_tokens, here)
             if here.local_rank == 0:  # one on each machine
-                known.add(found.items())
+                known.add(zip(keys, found, strict=True))
     barrier(here, "the log-probs of a reference to be written")
     return seen, computed
 
@@ -102,21 +99,6 @@ def _blocks(examples: Iterable[Example]) -> Iterator[list[Example]]:
     source = iter(examples)
     while block := list(islice(source, BLOCK)):
         yield block
-
-
-def _block(reference: Reference, block: Sequence[tuple[bytes, Example]], max_tokens: int, here: Launch) -> dict[bytes, Any]:
-    """The log-probs of a block, micro-batch by micro-batch on one rank after another; all of them on every rank."""
-    plan = plan_step([len(example) for _, example in block], max_tokens)[0]
-    turns = -(-len(plan) // here.world_size)
-    mine: dict[bytes, Any] = {}
-    for turn in range(turns):
-        number = turn * here.world_size + here.rank
-        micro = plan[number] if number < len(plan) else plan[-1][:1]  # shards want every rank to take every turn
-        logp_N = reference(build_tree([block[i][1] for i in micro]).to(here.device)).float().cpu()
-        if number < len(plan):
-            parts = torch.split(logp_N, [block[i][1].trained_tokens for i in micro])
-            mine |= {block[i][0]: part.numpy() for i, part in zip(micro, parts, strict=True)}
-    return {key: value for part in gather(mine, here, "a block of the reference's log-probs") for key, value in part.items()}
 
 
 def _same_tokens(name: str, tokenizer: Any) -> None:

@@ -29,6 +29,7 @@ from burnish.config.model import ModelConfig
 from burnish.config.parse import agree, dump_yaml, to_dict
 from burnish.config.train import TrainConfig
 from burnish.config.values import ConfigError
+from burnish.data.batches import Batches
 from burnish.data.dataset import Dataset, JoinedExamples, formats_for, named_sets
 from burnish.data.formats import Format
 from burnish.data.prepare import PrepareOptions
@@ -74,6 +75,8 @@ class Trainer(Generic[C]):
     """
 
     config_class: ClassVar[type[TrainConfig]]
+    policy_evaluates: ClassVar[bool] = True
+    """Whether evaluation is the loss over a set; else it is `eval_metrics` alone."""
 
     def __init__(
         self,
@@ -111,8 +114,7 @@ class Trainer(Generic[C]):
         for note in self.args.notes:
             self.console.message(note)
 
-        reading = Reading(formats=self.formats, options=self._options, arranged=self.arranged, arranged_stream=self.arranged_stream)
-        self.sets = Sets(train_dataset, eval_dataset, reading, self.args, lambda: self._tokenizer(processing_class))
+        self.sets: Any = self.read_sets(train_dataset, eval_dataset, lambda: self._tokenizer(processing_class))
         self.processing_class = self.sets.tokenizer
 
         seed_everything(self.args.seed)
@@ -137,6 +139,25 @@ class Trainer(Generic[C]):
 
     def prepare_options(self, row_format: Format) -> PrepareOptions:
         raise NotImplementedError
+
+    def read_sets(self, train: Any, evaluation: Any, tokenizer: Callable[[], Any]) -> Any:
+        """What is trained and evaluated on, all that can be refused of it refused: `Sets`, or what has the same names."""
+        reading = Reading(formats=self.formats, options=self._options, arranged=self.arranged, arranged_stream=self.arranged_stream)
+        return Sets(train, evaluation, reading, self.args, tokenizer)
+
+    def batches(self) -> Batches:
+        """The source of steps."""
+        return self.sets.batches(self.max_tokens, self.here)
+
+    def eval_metrics(self, prefix: str, seen: Iterable[tuple[TokenTree, TokenOutputs]]) -> Mapping[str, float]:
+        """Further metrics of an evaluation set: those of the user's `compute_metrics`."""
+        if self.compute_metrics is None:
+            return {}
+        found = self.compute_metrics(EvalTokens.joined(gather(columns(seen), self.here, "what an evaluation computed")))
+        try:
+            return {name: float(value) for name, value in found.items()}
+        except (AttributeError, TypeError, ValueError):
+            raise ConfigError(f"compute_metrics gave {found!r}; let it return a dict of names and numbers.") from None
 
     def formats(self, dataset: Dataset) -> tuple[Format, ...]:
         """The format of each source's rows. Raises DataError for rows that the method does not read."""
@@ -264,7 +285,7 @@ class Trainer(Generic[C]):
         return load_tokenizer(self.model_config, chat_template_path=path, eos_token=eos)
 
     def _assemble(self, method: Method, wrapped: nn.Module, optimizers: tuple[Any, Any] | None) -> Run:
-        args, batches = self.args, self.sets.batches(self.max_tokens, self.here)
+        args, batches = self.args, self.batches()
         steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * (batches.steps_per_epoch or 0))
         optimizer, scheduler = optimizers or (None, None)
         check_own(optimizer, scheduler, self.model, fsdp=args.fsdp)
@@ -303,16 +324,8 @@ class Trainer(Generic[C]):
             save=self._save,
             last_good=self.directory.last_good,
             eval_sets=self.sets.trees(self.sets.eval, self.max_tokens, self.here),
-            extra_metrics=self._extra_metrics if self.compute_metrics else None,
+            extra_metrics=self.eval_metrics if self.compute_metrics or not self.policy_evaluates else None,
         )
-
-    def _extra_metrics(self, seen: Iterable[tuple[TokenTree, TokenOutputs]]) -> Mapping[str, float]:
-        assert self.compute_metrics is not None
-        found = self.compute_metrics(EvalTokens.joined(gather(columns(seen), self.here, "what an evaluation computed")))
-        try:
-            return {name: float(value) for name, value in found.items()}
-        except (AttributeError, TypeError, ValueError):
-            raise ConfigError(f"compute_metrics gave {found!r}; let it return a dict of names and numbers.") from None
 
     # A run's folder
 

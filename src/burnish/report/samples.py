@@ -1,0 +1,84 @@
+"""Everything that was sampled: `samples/00000.jsonl.gz` and so on, one JSON object per completion.
+
+    step, set         optimizer steps done when it was sampled; "train", or the evaluation set
+    group, sample     the row that was the prompt; which of its completions
+    prompt, completion, finish_reason
+    tokens            ids after the prompt, and beside them, one for each: logp (null where the policy did not say it), trained (0 or 1)
+    rewards, reward   by function (null: nothing to say; {"failure": …}), and their weighted sum (null: none)
+    advantage, version, extras
+
+A step is one gzip member, so that a resumed run can cut the file where its checkpoint was written.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from burnish.report.metrics import MetricsError
+
+FOLDER = "samples"
+LARGEST = 64 * 2**20
+"""Bytes, after which the next file is begun."""
+Place = tuple[int, int]
+"""(number of the file, bytes of it)."""
+
+
+class SampleFiles:
+    """Appends; a checkpoint notes `place`, and `cut` goes back there. Raises MetricsError where that cannot be done."""
+
+    def __init__(self, output_dir: Path, *, largest: int = LARGEST) -> None:
+        self.folder, self._largest = output_dir / FOLDER, largest
+        self.place: Place = (0, 0)
+
+    def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """One member of the lines of one step."""
+        content = gzip.compress("".join(json.dumps(line, ensure_ascii=False, default=_plain) + "\n" for line in lines).encode(), mtime=0)
+        number, size = self.place
+        if size and size + len(content) > self._largest:
+            number, size = number + 1, 0
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self._file(number).open("ab") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise MetricsError(f"{self._file(number)} cannot be written ({error.strerror}); free some space and start again.") from error
+        self.place = (number, size + len(content))
+
+    def cut(self, place: Place) -> None:
+        """Nothing is left of what was appended after `place`."""
+        number, size = place
+        for path in sorted(self.folder.glob("*.jsonl.gz")):
+            if int(path.name.split(".")[0]) > number:
+                path.unlink()
+        path = self._file(number)
+        there = path.stat().st_size if path.exists() else 0
+        if there < size:
+            raise MetricsError(f"{path} has {there:,} bytes, and the checkpoint was written when it had {size:,}; put the original back.")
+        if path.exists():
+            os.truncate(path, size)
+        self.place = place
+
+    def _file(self, number: int) -> Path:
+        return self.folder / f"{number:05}.jsonl.gz"
+
+
+def read_samples(output_dir: Path) -> Iterator[dict[str, Any]]:
+    """All lines in order. A torn last member, of a process that died while it wrote, is left out."""
+    for path in sorted((output_dir / FOLDER).glob("*.jsonl.gz")):
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            try:
+                for line in file:
+                    yield json.loads(line)
+            except (EOFError, ValueError):
+                return
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if type(value).__module__ == "numpy" else str(value)

@@ -1,0 +1,71 @@
+"""Evaluation of a policy that samples: prompts as tasks, each set with sampling options of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from burnish.config.online import OnlineConfig
+from burnish.config.sampling import SamplingConfig
+from burnish.config.values import ConfigError
+from burnish.ops.reduce import means
+from burnish.rollout.collect import Collector
+from burnish.rollout.drawing import Prompts
+from burnish.rollout.groups import Group
+from burnish.rollout.measure import deviation, measured
+from burnish.rollout.sampler import Sampling
+
+OPTIONS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+
+
+def sampling_of(sampling: Sampling, args: OnlineConfig, prefix: str) -> Sampling:
+    """The sampling of an evaluation set: that of training, but for what `eval_sampling` says of all sets, or of this one.
+
+    Raises ConfigError for options that are none.
+    """
+    said = args.eval_sampling or {}
+    name = prefix.removeprefix("eval").removeprefix("_")
+    if said and all(isinstance(one, Mapping) for one in said.values()):
+        said = said.get(name, {})
+    if unknown := sorted(set(said) - set(OPTIONS)):
+        raise ConfigError(f"eval_sampling has no option {unknown[0]!r}; it has {', '.join(OPTIONS)}, for all sets or by the name of a set.")
+    checked = vars(SamplingConfig(**said))
+    return replace(sampling, **{option: checked[option] or 0.0 if option == "min_p" else checked[option] for option in said})
+
+
+def pass_at(k: int, n: int, right: int) -> float:
+    """The probability that one of k completions drawn from n, `right` of them right, is right (Chen et al. 2021, arXiv:2107.03374, eq. 1).
+
+    Worked example: of 4 completions 1 is right; k = 2: 1 - C(3, 2) / C(4, 2) = 1 - 3/6 = 0.5.
+    """
+    return 1.0 - math.comb(n - right, k) / math.comb(n, k)
+
+
+class Tasks:
+    """Metrics of a set: mean reward and share of successes, each with its standard error over prompts, and pass@k for k up to n."""
+
+    def __init__(
+        self, args: OnlineConfig, collect: Collector, judge: Callable[[Sequence[Group]], Any], sampling: Sampling, names: Sequence[str]
+    ) -> None:
+        self._args, self._collect, self._judge, self._sampling, self._names = args, collect, judge, sampling, tuple(names)
+
+    def __call__(self, prefix: str, prompts: Prompts, step: int) -> tuple[dict[str, float], Sequence[Group], Any]:
+        """Metrics, the groups and what they are worth. Call on every rank."""
+        args, sampling = self._args, sampling_of(self._sampling, self._args, prefix)
+        n = 1 if sampling.temperature == 0 else args.num_generations_eval or args.num_generations
+        collected = self._collect(list(prompts.all()), n, sampling, step)
+        judged = self._judge(collected.groups)
+        found = means(measured(collected.groups, judged.rewards, self._names))
+        for name in ("reward_std", "frac_reward_zero_std", "frac_groups_with_signal", "completions/unique_ratio"):
+            found.pop(name, None)
+        return found | self._success(judged.rewards, n), collected.groups, judged
+
+    def _success(self, rewards: Sequence[Sequence[float | None]], n: int) -> dict[str, float]:
+        """A completion without a reward is no success."""
+        right = [sum(one is not None and one >= self._args.success_reward for one in group) for group in rewards]
+        shares = [count / n for count in right]
+        found = {"accuracy": math.fsum(shares) / len(shares), "accuracy_stderr": deviation(shares) / math.sqrt(len(shares))}
+        ks = [2**i for i in range(1, n.bit_length()) if 2**i <= n]
+        return found | {f"pass@{k}": math.fsum(pass_at(k, n, one) for one in right) / len(right) for k in ks}

@@ -1,0 +1,219 @@
+"""What the trainers of all methods share that learn from completions of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor
+
+from burnish.checkpoint.identity import model_identity
+from burnish.config.online import OnlineConfig
+from burnish.config.train import TrainConfig
+from burnish.config.values import ConfigError
+from burnish.data.batches import Batches
+from burnish.data.spread import spread
+from burnish.distributed.launch import Launch
+from burnish.models.load import stop_token_ids
+from burnish.models.reference import Reference, WantedReference
+from burnish.models.start import Started
+from burnish.ops.reduce import Totals
+from burnish.report.samples import SampleFiles
+from burnish.report.tokens import show_example
+from burnish.rewards.contract import reward_func
+from burnish.rewards.dry_run import dry_run
+from burnish.rewards.pool import RewardPool
+from burnish.rewards.total import FailureCount
+from burnish.rollout.collect import Collector, OneTurn
+from burnish.rollout.groups import Conversation, Group
+from burnish.rollout.judging import divergences
+from burnish.rollout.local import LocalSampler
+from burnish.rollout.sampler import Sampler, Sampling
+from burnish.rollout.source import Judged, RolloutBatches, Wiring
+from burnish.rollout.tasks import Tasks
+from burnish.run import Method
+from burnish.trainer.prompt_sets import PromptSets
+from burnish.trainer.trainer import Trainer
+from burnish.types import Branch, Example, Segment, TokenOutputs, TokenTree
+
+C = TypeVar("C", bound=OnlineConfig)
+
+
+class OnlineMethod(Method):
+    """What these methods remember: the version of the policy, a reference that follows it, and rollouts yet to be learnt from."""
+
+    def __init__(
+        self, *, reference: Reference | None = None, rollouts: RolloutBatches | None = None, here: Launch | None = None,
+        aux_loss_coef: float = 0.0,
+    ) -> None:  # fmt: skip
+        self.reference, self.rollouts, self.here = reference, rollouts, here or Launch()
+        self.aux_loss_coef, self.version = aux_loss_coef, 0
+
+    def after_step(self, step: int, totals: Totals) -> None:
+        self.version = step
+        if self.reference is not None:
+            self.reference.after_step(step)
+
+    def state(self) -> dict[str, Any]:
+        return {"version": self.version, "rollouts": self.rollouts.state() if self.rollouts else None}
+
+    def tensors(self) -> dict[str, Tensor]:
+        reference = {} if self.reference is None else self.reference.state()
+        return reference | (self.rollouts.tensors() if self.rollouts else {})
+
+    def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        self.version = state["version"]
+        if self.reference is not None:
+            self.reference.restore(tensors)
+        if self.rollouts is not None:
+            self.rollouts.restore(state["rollouts"], tensors)
+
+
+class OnlineTrainer(Trainer[C]):
+    """A trainer that samples. `reward_funcs`: one function or several, as `rewards/contract.py` describes them; `train_dataset` has rows
+    with a prompt, and columns for the rewards. The others as in `Trainer`.
+
+    Raises RewardError, before the model is loaded, for a reward that fails on the first rows.
+    """
+
+    policy_evaluates: ClassVar[bool] = False
+
+    def __init__(self, model: Any, reward_funcs: Any = None, args: C | None = None, **more: Any) -> None:
+        if isinstance(reward_funcs, TrainConfig):
+            raise ConfigError(
+                f"The second argument of {type(self).__name__} is reward_funcs, as in TRL; write args={type(reward_funcs).__name__}(...)."
+            )
+        self._reward_funcs = reward_funcs
+        super().__init__(model, args, **more)
+
+    # What a method's trainer says
+
+    def learner(self, started: Started, rollouts: RolloutBatches) -> Method:
+        raise NotImplementedError
+
+    def judge(self, groups: Sequence[Group], weights: Sequence[float]) -> Judged:
+        """From rewards to advantages. Called on every rank."""
+        raise NotImplementedError
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether something is learnt from completions without advantage, too."""
+        return False
+
+    # How it is put together
+
+    def read_sets(self, train: Any, evaluation: Any, tokenizer: Callable[[], Any]) -> PromptSets:
+        self.pool = self._rewards()
+        sets = PromptSets(train, evaluation, self.args, tokenizer, stop_token_ids(self.model_config))
+        rows = [prompt.row for prompts in filter(None, (sets.prompts, *sets.eval.values())) for prompt in prompts.first(2)]
+        dry_run(self.pool, rows)
+        return sets
+
+    def _rewards(self) -> RewardPool:
+        given = self._reward_funcs
+        funcs = [reward_func(one) for one in (given if isinstance(given, list | tuple) else [given])]
+        return RewardPool(funcs, workers=self.args.reward_workers, timeout=self.args.reward_timeout, memory_mib=self.args.reward_memory)
+
+    def reference(self) -> WantedReference | None:
+        if not self.args.beta:
+            return None
+        return WantedReference(model=self.args.ref_model_name_or_path, args=self.args, identify=model_identity)
+
+    def method(self, started: Started) -> Method:
+        args, names = self.args, [func.name for func in self.pool.funcs]
+        self._failures = FailureCount(names, args.max_reward_failures)
+        self.files = SampleFiles(self.directory.path)
+        started.policy.temperature = args.temperature
+        sampler = self._sampler(started)
+        self._collect = Collector(sampler, self._conversation(sampler), self.pool.submit, self.here)
+        self.tasks = Tasks(args, self._collect, self._judged, self._sampling(), names)
+        self.rollouts: RolloutBatches | None = None
+        if self.sets.prompts is not None:
+            self.rollouts = RolloutBatches(self._wiring(started, sampler, names), args, self.max_tokens, self.here)
+        return self.learner(started, self.rollouts)  # type: ignore[arg-type]
+
+    def _wiring(self, started: Started, sampler: Sampler, names: Sequence[str]) -> Wiring:
+        stale = self.args.steps_per_generation * self.args.num_iterations > 1
+        return Wiring(
+            prompts=self.sets.prompts,
+            sampler=sampler,
+            sampling=self._sampling(),
+            collect=self._collect,
+            judge=self._judged,
+            rewards=tuple(names),
+            files=self.files,
+            text=self.processing_class.decode,
+            steps_done=lambda: self.state.global_step,
+            say=self.console.message,
+            failures=self._failures,
+            score=self._policy_logps if stale and not sampler.exact else None,
+            keep_all=self.keeps_all,
+        )
+
+    def _sampler(self, started: Started) -> Sampler:
+        return LocalSampler(started.policy, text=self.processing_class.decode, memory=self.args.sampler_memory)
+
+    def _conversation(self, sampler: Sampler) -> Conversation:
+        return OneTurn(self.processing_class, self.args.max_completion_length, exact=sampler.exact)
+
+    def _sampling(self) -> Sampling:
+        args, stops = self.args, stop_token_ids(self.model_config)
+        return Sampling(
+            temperature=args.temperature, top_k=args.top_k, top_p=args.top_p, min_p=args.min_p or 0.0,
+            repetition_penalty=args.repetition_penalty, stop=tuple(args.stop or ()), seed=args.seed,
+            stop_token_ids=tuple(sorted({self.processing_class.eos_token_id, *stops})),
+        )  # fmt: skip
+
+    def _judged(self, groups: Sequence[Group]) -> Judged:
+        return self.judge(groups, self.args.reward_weights or [1.0] * len(self.pool.funcs))
+
+    def divergences(self, groups: Sequence[Group]) -> Tensor:
+        """``log π - log π_ref`` of every rollout `[B]`: 0 before the first step, where the policy is its own reference."""
+        reference = self.started.reference
+        assert reference is not None
+        if not self.state.global_step and self.args.ref_model_name_or_path is None:
+            return torch.zeros(sum(len(group.rollouts) for group in groups), dtype=torch.float64)
+        return divergences(groups, lambda examples: spread(examples, reference, self.max_tokens, self.here))
+
+    @torch.no_grad()
+    def _policy_logps(self, examples: Sequence[Example]) -> Any:
+        return spread(examples, lambda tree: self.policy(tree).logp_N, self.max_tokens, self.here)
+
+    def batches(self) -> Batches:
+        return self.rollouts if self.rollouts is not None else _NoBatches()
+
+    def identity(self) -> dict[str, str]:
+        return super().identity() | {"rewards": ", ".join(func.name for func in self.pool.funcs)}
+
+    def eval_metrics(self, prefix: str, seen: Iterable[tuple[TokenTree, TokenOutputs]]) -> Mapping[str, float]:
+        found, _, _ = self.tasks(prefix, self.sets.open[prefix], self.state.global_step)
+        return found
+
+    def _begin(self, wanted: str) -> Any:
+        found = super()._begin(wanted)
+        if found.path is None and self.rollouts is not None:
+            self.rollouts.begin_anew()
+        return found
+
+    def _preflight(self, found: Any) -> None:
+        super()._preflight(found)
+        prompts = self.sets.prompts
+        self.console.message(
+            f"{len(prompts):,} prompts, {self.run.max_steps:,} steps of {self.args.batch_size} prompts with {self.args.num_generations} "
+            f"completions each; rewards: {', '.join(func.name for func in self.pool.funcs)}."
+        )
+        if not found.step and self.here.main:
+            (first,) = prompts.first(1)
+            segment = Segment(token_ids=first.token_ids, source="prompt", trained=False)
+            shown = Example(group_id=first.place, prompt=(), branches=(Branch(segments=(segment,)),))
+            show_example(shown, self.processing_class, self.console.console, max_tokens=120)
+
+
+class _NoBatches:
+    """Of a trainer that evaluates only."""
+
+    steps_per_epoch: int | None = 0
+
+    def steps(self, cursor: tuple[int, int]) -> Any:
+        return iter(())
