@@ -1,4 +1,8 @@
-"""Law *paper*: each numbered equation, worked by hand. (Learning-rate schedules: `tests/ops/test_schedules.py`.)"""
+"""Law *paper*: each numbered equation, worked by hand.
+
+Learning-rate schedules: `tests/ops/test_schedules.py`; preference losses: `tests/ops/test_preference*.py`; what is learnt from rollouts,
+term by term: `tests/ops/test_surrogates.py`, `test_advantages.py`, `test_ratios.py`, `test_kl.py` and `test_entropy.py`.
+"""
 
 import math
 from dataclasses import replace
@@ -11,7 +15,10 @@ from burnish.distributed.launch import Launch
 from burnish.loop import evaluate, optimizer_step
 from burnish.models.attention import NAME, register
 from burnish.models.policy import Policy
+from burnish.ops import kl, surrogates
+from burnish.ops.advantages import group_advantages, leave_one_out
 from burnish.ops.likelihood import dft_loss, nll_loss
+from burnish.ops.ratios import ratio
 from burnish.types import Branch, Example, Segment, TokenOutputs
 from tests.laws.methods import CASES
 from tests.laws.runs import cut_step, make_run, take
@@ -161,3 +168,52 @@ def test_balancing_loss_in_the_loop():
     nll, balance = metrics["nll total"] / metrics["nll count"], metrics["aux_loss total"] / metrics["aux_loss count"]
     assert metrics["aux_loss count"] == sum(map(len, case.examples(3)))
     assert metrics["loss total"] == pytest.approx(nll + 0.1 * balance, rel=1e-6)
+
+
+def grpo_by_hand(loss_type):
+    """A prompt's two completions, of rewards 1 and 0. Of the first, two tokens: π = ½, ¼, π_old = ½, ½, π_ref = ¼, ¼. Of the second, one:
+    π = ½, π_old = ¼, π_ref = ½."""
+    branch_N, tokens_B = torch.tensor([0, 0, 1]), torch.tensor([2, 1])
+    logp_N = torch.tensor([0.5, 0.25, 0.5], dtype=torch.float64).log().requires_grad_()
+    old_N, ref_N = (torch.tensor(one, dtype=torch.float64).log() for one in ([0.5, 0.5, 0.25], [0.25, 0.25, 0.5]))
+    reward_B, group_B, valid_B = torch.tensor([1.0, 0.0]), torch.tensor([0, 0]), torch.tensor([True, True])
+    advantage_B = (leave_one_out if loss_type == "rloo" else group_advantages)(reward_B, group_B, valid_B)
+    rollouts = surrogates.Rollouts(logp_N=logp_N, old_logp_N=old_N, advantage_N=advantage_B[branch_N], branch_N=branch_N, tokens_B=tokens_B)
+    kl_N = {"grpo": kl.k3(logp_N, ref_N), "dapo": kl.in_loss(logp_N, ref_N, ratio(rollouts.log_ratio_N)), "rloo": 0.0}[loss_type]
+    loss_N = surrogates.LOSSES[loss_type](rollouts) + 0.1 * kl_N
+    mean = surrogates.MEANS[loss_type]
+    total = (surrogates.weight(mean, tokens_B, branch_N) * loss_N).sum() / surrogates.count(mean, tokens_B, 8)
+    total.backward()
+    return total.tolist(), logp_N.grad.tolist()
+
+
+def test_grpo():
+    """Shao et al. 2024 (arXiv:2402.03300), eq. 3 and 4, β = 0.1: A = ±½ / (√½ + 1e-4) = ±0.7070068; w = 1, ½ | 2;
+    k3 = ½ - 1 + ln 2 = 0.1931472, 0 | 0.
+
+    Tokens: -0.7070068 + 0.0193147 and -0.3535034 | 1.4140136. Loss: ½ (½ (-0.6876921 - 0.3535034) + 1.4140136) = 0.4467079.
+    ∂/∂log π: ¼ (-0.7070068 + 0.1 · ½) = -0.1642517 and ¼ · -0.3535034 = -0.0883758 | ½ · 1.4140136 = 0.7070068.
+    """
+    value, gradient = grpo_by_hand("grpo")
+    assert value == pytest.approx(0.4467079, abs=1e-7)
+    assert gradient == pytest.approx([-0.1642517, -0.0883758, 0.7070068], abs=1e-7)
+
+
+def test_dapo_with_an_unbiased_kl():
+    """DAPO (arXiv:2503.14476), eq. 8, all three tokens alike; and DeepSeek-V3.2 (arXiv:2512.02556), whose KL of a token, w k3, has the
+    gradient w (k3 + 1 - π_ref/π) = ln 2 = 0.6931472 at the first, and 0 elsewhere.
+
+    Loss: ⅓ (-0.6876921 - 0.3535034 + 1.4140136) = 0.1242727. ∂/∂log π: ⅓ (-0.7070068 + 0.0693147) = -0.2125640, ⅓ · -0.3535034 = -0.1178345
+    | ⅓ · 1.4140136 = 0.4713379.
+    """
+    value, gradient = grpo_by_hand("dapo")
+    assert value == pytest.approx(0.1242727, abs=1e-7)
+    assert gradient == pytest.approx([-0.2125640, -0.1178345, 0.4713379], abs=1e-7)
+
+
+def test_rloo():
+    """Ahmadian et al. 2024 (arXiv:2402.14740), eq. 8: A = 1 - 0 and 0 - 1; completions' ratios are ½ and 2: ½ (-½ + 2) = 0.75.
+
+    ∂/∂log π: ½ · -½ at both tokens of the first, ½ · 2 at the second's.
+    """
+    assert grpo_by_hand("rloo") == (pytest.approx(0.75), pytest.approx([-0.25, -0.25, 1.0]))
