@@ -74,12 +74,13 @@ class Known:
 def loss_options(args: GRPOConfig) -> dict[str, Any]:
     """The options that the loss takes, where the user or this library has a say; else its paper's."""
     loss = args.loss_type
-    given = {
-        "importance_sampling_level": "sequence" if loss == "luspo" else None,
-        "epsilon_high": LARGEST_RATIO if loss == "cispo" else None,
-    }
-    said = {name: vars(args)[name] for name in options_of(LOSSES[loss]) if vars(args)[name] is not None}
-    return {name: value for name, value in {**given, **said}.items() if value is not None}
+    own: dict[str, Any] = {"luspo": {"importance_sampling_level": "sequence"}, "cispo": {"epsilon_high": LARGEST_RATIO}}.get(loss, {})
+    given: dict[str, Any] = {"epsilon": args.epsilon, "epsilon_high": args.epsilon_high, "delta": args.delta}
+    given |= {"importance_sampling_level": args.importance_sampling_level}
+    given |= {"sapo_temperature_pos": args.sapo_temperature_pos, "sapo_temperature_neg": args.sapo_temperature_neg}
+    given |= {"vespo_k_pos": args.vespo_k_pos, "vespo_lambda_pos": args.vespo_lambda_pos}
+    given |= {"vespo_k_neg": args.vespo_k_neg, "vespo_lambda_neg": args.vespo_lambda_neg}
+    return own | {name: given[name] for name in options_of(LOSSES[loss]) if given[name] is not None}
 
 
 def loss_and_metrics(tree: TokenTree, outputs: TokenOutputs, args: GRPOConfig, known: Known) -> LossOut:
@@ -134,8 +135,12 @@ class GRPO(OnlineMethod):
         super().__init__(**more)
         self.args, self.policy = args, policy
         self.control = EntropyControl(coefficient=args.entropy_coef)
-        names = ("entropy_coef_min", "entropy_coef_max", "entropy_coef_delta", "entropy_target")
-        self.adaptive = AdaptiveEntropy(**{name: vars(args)[name] for name in names}) if args.use_adaptive_entropy else None
+        self.adaptive: AdaptiveEntropy | None = None
+        if args.use_adaptive_entropy:
+            self.adaptive = AdaptiveEntropy(
+                entropy_coef_min=args.entropy_coef_min, entropy_coef_max=args.entropy_coef_max,
+                entropy_coef_delta=args.entropy_coef_delta, entropy_target=args.entropy_target,
+            )  # fmt: skip
 
     def look_ahead(self, trees: Iterable[TokenTree]) -> Iterable[tuple[TokenTree, Known]]:
         """Log-probs of the reference; for the entropy that a token must reach, a forward of the policy over the whole step."""

@@ -32,8 +32,10 @@ def sampling_of(sampling: Sampling, args: OnlineConfig, prefix: str) -> Sampling
         said = said.get(name, {})
     if unknown := sorted(set(said) - set(OPTIONS)):
         raise ConfigError(f"eval_sampling has no option {unknown[0]!r}; it has {', '.join(OPTIONS)}, for all sets or by the name of a set.")
-    checked = vars(SamplingConfig(**said))
-    changes: dict[str, Any] = {option: checked[option] if option != "min_p" else checked[option] or 0.0 for option in said}
+    checked = SamplingConfig(**said)
+    values = {"temperature": checked.temperature, "top_k": checked.top_k, "top_p": checked.top_p, "min_p": checked.min_p or 0.0}
+    values |= {"repetition_penalty": checked.repetition_penalty}
+    changes: dict[str, Any] = {option: values[option] for option in said}
     return replace(sampling, **changes)
 
 
