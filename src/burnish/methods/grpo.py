@@ -74,7 +74,8 @@ class Known:
 def loss_options(args: GRPOConfig) -> dict[str, Any]:
     """The options that the loss takes, where the user or this library has a say; else its paper's."""
     loss = args.loss_type
-    own: dict[str, Any] = {"luspo": {"importance_sampling_level": "sequence"}, "cispo": {"epsilon_high": LARGEST_RATIO}}.get(loss, {})
+    own: dict[str, Any] = {"epsilon_high": LARGEST_RATIO} if loss == "cispo" else {}
+    own |= {"importance_sampling_level": "sequence"} if loss == "luspo" else {}
     given: dict[str, Any] = {"epsilon": args.epsilon, "epsilon_high": args.epsilon_high, "delta": args.delta}
     given |= {"importance_sampling_level": args.importance_sampling_level}
     given |= {"sapo_temperature_pos": args.sapo_temperature_pos, "sapo_temperature_neg": args.sapo_temperature_neg}
