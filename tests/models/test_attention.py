@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from burnish.models.attention import BACKENDS, Layout, _node_mask, Options, tree_layout
+from burnish.models.attention import BACKENDS, Layout, Options, _node_mask, tree_layout
 from burnish.types import Node
 from tests.laws.trees import FOREST, make_tree, visible
 

@@ -191,7 +191,7 @@ def _as_computed(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(one.to(torch.get_autocast_dtype(device)) for one in tensors)
 
 
-def _joined(parts: Sequence[Tensor]) -> Tensor:
+def _joined(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
@@ -204,8 +204,9 @@ def _additive(seen: np.ndarray, like: Tensor) -> Tensor:
 def _part(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, options: Options) -> tuple[Tensor, Tensor]:
     """Softmax attention `[B, heads, Q, width]` and the log-sum-exps `[B, heads, Q]` of its scores. `mask` is added to them."""
     if options.plain and query.device.type == "cpu" and key.shape[3] == value.shape[3]:
+        flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # scaled_dot_product_attention keeps the log-sum-exps to itself
         seen = None if mask is None else mask.expand(len(query), 1, query.shape[2], key.shape[2])
-        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, 0.0, False, attn_mask=seen, scale=options.scaling)
+        return flash(query, key, value, 0.0, False, attn_mask=seen, scale=options.scaling)
     with torch.autocast(query.device.type, enabled=False):
         scores = (query @ key.transpose(2, 3)).to(torch.promote_types(query.dtype, torch.float32)) * options.scaling
         if options.softcap is not None:
@@ -247,13 +248,14 @@ class Decoder:
 
     @property
     def room(self) -> int:
-        """For how many tokens' keys and values memory is taken."""
-        return sum(shelf.slots * shelf.size for shelf in (*self._contexts.values(), *self._rows.values()))
+        """For how many tokens the slots in use have room, once those that are full have been exchanged for larger ones."""
+        full = sum(size for size, shelf in self._rows.items() for row in shelf.holders if self._before[row] == size)
+        return full + sum(len(shelf.holders) * shelf.size for shelf in (*self._contexts.values(), *self._rows.values()))
 
     def add_contexts(self, contexts: Mapping[int, np.ndarray]) -> Tensor:
         """Computes contexts, in one pass. → The hidden states `[contexts, H]` of their last tokens."""
         sizes = {name: context_slot(len(ids)) for name, ids in contexts.items()}
-        slot = {}
+        slot: dict[int, int] = {}
         for size in dict.fromkeys(sizes.values()):
             names = [name for name in contexts if sizes[name] == size]
             first = self._contexts.setdefault(size, Shelf(size)).add(names)

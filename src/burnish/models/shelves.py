@@ -22,11 +22,11 @@ class Shelf:
         first = len(self.holders)
         self.holders += holders
         if len(self.holders) > self.slots:
-            self._resize(max(len(self.holders), self.slots * 5 // 4), first)
+            self._resize(max(len(self.holders), self.slots * 9 // 8), first)
         return first
 
     def of(self, module: nn.Module, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """A layer's keys and values; zeros where there were none. `key` and `value` `[.., heads, .., width]` say of what shape and dtype."""
+        """A layer's keys and values; zeros where there were none. `key` and `value` `[.., heads, .., width]` are of their kind."""
         if module not in self._kept:
             # zeros, since what a mask hides is multiplied by 0 and must be finite
             self._kept[module] = (self._zeros(key), self._zeros(value))
@@ -42,7 +42,7 @@ class Shelf:
             self.holders[to] = self.holders[source]
         del self.holders[count:]
         self._move(tail, holes)
-        if count < self.slots * 3 // 4:
+        if count < self.slots * 7 // 8:
             self._resize(count, count)
 
     def hand_over(self, slots: Sequence[int], other: Shelf) -> None:
