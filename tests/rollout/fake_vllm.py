@@ -55,6 +55,7 @@ class FakeVLLM:
         """Of the next streamed answers: after how many events each hangs up in the middle; -1: not at all."""
         self.restarts = False
         """Whether it is started anew when it hangs up so."""
+        self.on_death: Callable[[], object] = lambda: None
         self.gate: threading.Event | None = None
         """Waited for before each second completion of an answer ends."""
         self.spoil: Callable[[dict[str, Any]], Any] = lambda choice: choice
@@ -95,7 +96,8 @@ class FakeVLLM:
         assert path == "/v1/completions"
         assert not body.get("stream")
         prompt = body["prompt"]
-        scores = [None, *({str(t): {"logprob": float(p)}} for t, p in zip(prompt[1:], logps(self.w + self.offset, prompt[:1], prompt[1:])))]
+        said = zip(prompt[1:], logps(self.w + self.offset, prompt[:1], prompt[1:]), strict=True)
+        scores = [None, *({str(token): {"logprob": float(p)}} for token, p in said)]
         sampled = {"token_logprobs": [-0.7 if self.raw else 0.0]}
         return {"choices": [{"prompt_token_ids": prompt, "logprobs": sampled, "prompt_logprobs": scores, "token_ids": [1]}]}
 
@@ -161,6 +163,7 @@ class Handler(BaseHTTPRequestHandler):
         for count, event in enumerate(fake.events(body)):
             if count == death:
                 self.close_connection = True
+                fake.on_death()
                 if fake.restarts:
                     fake.restart()
                 return

@@ -33,12 +33,16 @@ class Raw:
                         time.sleep(self.pause)
                     if self.hold:
                         self.done.wait(5)
+                    connection.shutdown(socket.SHUT_WR)
+                    while connection.recv(1 << 16):  # closed with something unread, it would be a reset
+                        pass
 
     def __enter__(self) -> Server:
         return self.server
 
     def __exit__(self, *error: object) -> None:
         self.done.set()
+        self.listener.shutdown(socket.SHUT_RDWR)  # which ends accept, and close does not
         self.listener.close()
 
 
