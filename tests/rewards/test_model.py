@@ -24,9 +24,17 @@ def tiny_classifier(**options):
     with torch.random.fork_rng():
         torch.manual_seed(3)
         shape = {
-            "vocab_size": len(tiny_tokenizer()), "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-            "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64, "num_labels": 1, "pad_token_id": None, "bos_token_id": None,
-        }  # fmt: skip
+            "vocab_size": len(tiny_tokenizer()),
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 64,
+            "num_labels": 1,
+            "pad_token_id": None,
+            "bos_token_id": None,
+        }
         model = LlamaForSequenceClassification(LlamaConfig(**{**shape, **options})).double()
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=0.25)
