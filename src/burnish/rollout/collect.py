@@ -67,15 +67,17 @@ class Collected:
 
 
 class Collector:
-    """Samples `n` completions of each prompt and has them scored. Prompts are dealt to the ranks in turn."""
+    """Samples `n` completions of each prompt and has them scored. Prompts are dealt to the ranks in turn; rank 0 alone talks to a server."""
 
     def __init__(self, sampler: Sampler, conversation: Conversation, scoring: Scoring, here: Launch) -> None:
         self._sampler, self._conversation, self._scoring, self._here = sampler, conversation, scoring, here
 
     def __call__(self, prompts: Sequence[Prompt], n: int, sampling: Sampling, step: int) -> Collected:
-        """Call on every rank. Raises SamplingError, RewardError."""
+        """From the policy as it is after `step` steps. Call on every rank. Raises SamplingError, RewardError."""
         begun, here = time.monotonic(), self._here
-        mine = range(here.rank, len(prompts), here.world_size)
+        mine = range(here.rank, len(prompts), here.world_size) if self._sampler.exact else range(len(prompts) if here.main else 0)
+        if self._sampler.exact or here.main:
+            self._sampler.update(step)
         rollouts: dict[str, list[Rollout]] = {prompts[i].draw: [] for i in mine}
         by_draw = {prompts[i].draw: prompts[i] for i in mine}
         scores: dict[str, tuple[list[Sample], Future[GroupRewards]]] = {}
@@ -87,7 +89,7 @@ class Collector:
             return following
 
         requests = [self._conversation.begin(prompts[i], sample) for i in mine for sample in range(n)]
-        for completion in self._sampler.sample(requests, sampling, then) if requests else ():
+        for completion in self._sampler.sample(requests, sampling, then) if requests or self._sampler.exact else ():
             draw = completion.request.prompt_id
             if last.pop((draw, completion.request.sample)):
                 group = rollouts[draw]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +17,7 @@ from burnish.config.values import ConfigError
 from burnish.data.batches import Batches
 from burnish.data.spread import spread
 from burnish.distributed.launch import Launch
+from burnish.models.export import publish_weights
 from burnish.models.load import stop_token_ids
 from burnish.models.reference import Reference, WantedReference
 from burnish.models.start import Started
@@ -33,6 +36,7 @@ from burnish.rollout.local import LocalSampler
 from burnish.rollout.sampler import Sampler, Sampling
 from burnish.rollout.source import RolloutBatches, Wiring
 from burnish.rollout.tasks import Tasks
+from burnish.rollout.vllm import PROBE, VLLMSampler
 from burnish.run import Method
 from burnish.trainer.prompt_sets import PromptSets
 from burnish.trainer.trainer import Trainer
@@ -140,7 +144,6 @@ class OnlineTrainer(Trainer[C]):
         stale = self.args.steps_per_generation * self.args.num_iterations > 1
         return Wiring(
             prompts=self.sets.prompts,
-            sampler=sampler,
             sampling=self._sampling(),
             collect=self._collect,
             judge=self._judged,
@@ -155,7 +158,39 @@ class OnlineTrainer(Trainer[C]):
         )
 
     def _sampler(self, started: Started) -> Sampler:
-        return LocalSampler(started.policy, text=self.processing_class.decode, memory=self.args.sampler_memory)
+        if self.args.use_vllm:
+            return self._server(started)
+        sampler = LocalSampler(started.policy, text=self.processing_class.decode, memory=self.args.sampler_memory)
+        for message in sampler.messages:
+            self.console.message(message)
+        return sampler
+
+    def _server(self, started: Started) -> Sampler:
+        args, policy = self.args, started.policy
+        if args.fsdp != "no" and self.here.world_size > 1:
+            raise ConfigError("use_vllm=True publishes weights that one process holds whole, and fsdp shards them; use fsdp='no'.")
+
+        @torch.no_grad()
+        def rescore(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
+            examples = [_scored(context, completion) for context, completion in pairs]
+            policy.temperature, temperature = 1.0, policy.temperature
+            try:
+                return spread(examples, lambda tree: policy(tree).logp_N, self.max_tokens, Launch(device=self.here.device))
+            finally:
+                policy.temperature = temperature
+
+        return VLLMSampler(
+            args.vllm_url,
+            publish=lambda folder: publish_weights(policy.model, folder),
+            rescore=rescore,
+            probe=self.processing_class.encode(PROBE, add_special_tokens=False),
+            weights_dir=Path(args.vllm_weights_dir or self.directory.path / "vllm"),
+            model=args.vllm_model,
+            timeout=args.vllm_server_timeout,
+            tolerance=args.vllm_tolerance,
+            concurrency=args.vllm_concurrency,
+            untied_head=args.vllm_untied_head,
+        )
 
     def _conversation(self, sampler: Sampler) -> Conversation:
         return OneTurn(self.processing_class, self.args.max_completion_length, exact=sampler.exact)
@@ -229,6 +264,12 @@ def as_example(prompt: Prompt) -> Example:
     """To be shown."""
     segment = Segment(token_ids=prompt.token_ids, source="prompt", trained=False)
     return Example(group_id=prompt.place, prompt=(), branches=(Branch(segments=(segment,)),))
+
+
+def _scored(context: np.ndarray, completion: np.ndarray) -> Example:
+    prompt = Segment(token_ids=context, source="prompt", trained=False)
+    branch = Branch(segments=(Segment(token_ids=completion, source="model", trained=True),))
+    return Example(group_id="probe", prompt=(prompt,), branches=(branch,))
 
 
 class _NoBatches:
