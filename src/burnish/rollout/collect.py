@@ -67,7 +67,7 @@ class Collected:
 
 
 class Collector:
-    """Samples `n` completions of each prompt and has them scored. Prompts are dealt to the ranks in turn; rank 0 alone talks to a server."""
+    """Samples `n` completions of each prompt and has them scored. Prompts are dealt to the ranks in turn; a server has rank 0 alone."""
 
     def __init__(self, sampler: Sampler, conversation: Conversation, scoring: Scoring, here: Launch) -> None:
         self._sampler, self._conversation, self._scoring, self._here = sampler, conversation, scoring, here

@@ -19,6 +19,7 @@ from burnish.data.spread import spread
 from burnish.distributed.launch import Launch
 from burnish.models.export import publish_weights
 from burnish.models.load import stop_token_ids
+from burnish.models.policy import Policy
 from burnish.models.reference import Reference, WantedReference
 from burnish.models.start import Started
 from burnish.ops.reduce import Totals
@@ -175,7 +176,7 @@ class OnlineTrainer(Trainer[C]):
             examples = [_scored(context, completion) for context, completion in pairs]
             policy.temperature, temperature = 1.0, policy.temperature
             try:
-                return spread(examples, lambda tree: policy(tree).logp_N, self.max_tokens, Launch(device=self.here.device))
+                return spread(examples, _still(policy), self.max_tokens, Launch(device=self.here.device))
             finally:
                 policy.temperature = temperature
 
@@ -216,7 +217,7 @@ class OnlineTrainer(Trainer[C]):
 
     @torch.no_grad()
     def _policy_logps(self, examples: Sequence[Example]) -> Any:
-        return spread(examples, lambda tree: self.policy(tree).logp_N, self.max_tokens, self.here)
+        return spread(examples, _still(self.policy), self.max_tokens, self.here)
 
     def batches(self) -> Batches:
         return self.rollouts if self.rollouts is not None else _NoBatches()
@@ -264,6 +265,20 @@ def as_example(prompt: Prompt) -> Example:
     """To be shown."""
     segment = Segment(token_ids=prompt.token_ids, source="prompt", trained=False)
     return Example(group_id=prompt.place, prompt=(), branches=(Branch(segments=(segment,)),))
+
+
+def _still(policy: Policy) -> Callable[[TokenTree], Tensor]:
+    """Its log-probs without dropout."""
+
+    def logps(tree: TokenTree) -> Tensor:
+        training = policy.training
+        policy.eval()
+        try:
+            return policy(tree).logp_N
+        finally:
+            policy.train(training)
+
+    return logps
 
 
 def _scored(context: np.ndarray, completion: np.ndarray) -> Example:
