@@ -12,7 +12,6 @@ completions at a time in the update, without checkpointing; they are sampled in 
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from statistics import median
 from typing import Any

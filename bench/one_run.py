@@ -7,7 +7,8 @@ the libraries and not two harnesses.
 
 Specification::
 
-    {"library": "burnish" | "trl", "method": "sft" | "dpo" | "kto" | "reward" | "grpo" | "rloo", "model": "models/smollm2", "chat_template": null,
+    {"library": "burnish" | "trl", "method": "sft" | "dpo" | "kto" | "reward" | "grpo" | "rloo",
+     "model": "models/smollm2", "chat_template": null,
      "pad_token": null, "rows": [{"text": …}, …], "options": {keyword arguments of the method's config}, "warm_up_steps": 1, "threads": 1,
      "attention": "sdpa", "fp32_precision": null | "bf16" (what `torch.backends.mkldnn.matmul.fp32_precision` is set to),
      "adapter": null | {keyword arguments of LoraConfig}, "adapter_from": null | folder of an adapter that is trained further,
