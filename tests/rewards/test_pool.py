@@ -183,6 +183,7 @@ def writes_nonsense(sample):
         (fork_bomb_of_one, "ended its process with status 0"),
         (kills_itself, "was killed by SIGKILL"),
         (closes_its_files, "ended its process with status 0"),
+        (lambda sample: os.closerange(0, 100) or time.sleep(100), "closed the channel of its process"),
         (writes_nonsense, "wrote to the channel of its process"),
         (lambda sample: bytearray(2**30) and 1.0, "used more than 100 MiB"),
         (lambda sample: float(np.ones(2**28).sum()), "used more than 100 MiB"),
@@ -234,7 +235,13 @@ def test_a_deadline_counts_from_the_start_of_a_call():
 
 
 def test_a_function_that_forks_and_returns_twice_answers_once():
-    assert score(lambda sample: os.fork() * 0 + len(sample.text), of=("a", "bb", "ccc"), workers=1).rewards == [[1.0], [2.0], [3.0]]
+    """The second answer, were there one, would come during the next call."""
+
+    def doubled(sample):
+        time.sleep(0.15 if os.fork() == 0 else 0.1)
+        return len(sample.text)
+
+    assert score(doubled, of=("a", "bb", "ccc"), workers=1).rewards == [[1.0], [2.0], [3.0]]
 
 
 def test_what_cannot_be_sent_is_said_at_once():
@@ -354,6 +361,22 @@ def test_nothing_survives_a_trainer_that_is_killed(tmp_path):
     process.wait()
     assert all(map(gone, pids))
     process.stdout.close()
+
+
+def test_workers_go_with_trainer_and_zygote_at_once(tmp_path):
+    """The zygote sees nothing of the trainer's end, and nobody of its own."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])}
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, tmp_path], stdout=subprocess.PIPE, text=True, env=environment)
+    zygote, worker, *children = map(int, process.stdout.readline().split())
+    os.kill(zygote, signal.SIGSTOP)
+    process.kill()
+    process.wait()
+    assert alive(worker)
+    os.kill(zygote, signal.SIGKILL)
+    assert gone(worker)
+    process.stdout.close()
+    for child in children:  # nobody is left to end these
+        os.kill(child, signal.SIGKILL)
 
 
 def test_workers_do_not_hold_what_the_trainer_has_open():
