@@ -222,7 +222,7 @@ class Zygote:
         if one.frames.ended:
             self._unwatch(one.frames.channel)
             one.leaving = True
-            one.deadline = min(one.deadline, time.monotonic() + DYING_S)  # it is dead, and `_reap` will say of what, or nearly so
+            one.deadline = time.monotonic() + DYING_S  # it is dead, and `_reap` will say of what, or nearly so
             if one.call is None:
                 self._kill(one)
 
