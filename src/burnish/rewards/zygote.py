@@ -1,8 +1,8 @@
 """The zygote: a process with one thread that forks workers, gives them calls, counts their time, and ends those that take too long.
 
 It is forked from the trainer before there is a model in it, and holds the reward functions, so that closures need not be sent anywhere. A
-worker is a fork of it: one that was killed is replaced in milliseconds, and never has the trainer's threads. All that knows process ids is
-here, and a process is not reaped before its group is killed, so that no id can have passed to another.
+worker is a fork of it: one that was killed is replaced in tens of milliseconds, and never has the trainer's threads. A process is not
+reaped before its group is killed, so that no id can have passed to another; only when the zygote itself is killed does the trainer do that.
 
     trainer → zygote    8 bytes, the call's number; the pickled call
     zygote → trainer    8 bytes, the call's number; 4 bytes, a length; so much of what was printed last; the JSON answer (`worker.py`)
