@@ -74,6 +74,17 @@ ONLINE: dict[str, dict[str, Rule]] = {
         "precompute_ref_log_probs": only(False, instead="completions are not known ahead; leave it out"),
         "ref_model_init_kwargs": only(None, {}, instead="the reference is loaded as the model is; use model_init_kwargs"),
     },
+    "VLLMConfig": {
+        "vllm_mode": only("server", instead="the server is a process of its own; start it (docs/vllm.md), and leave this out"),
+        "vllm_model_impl": only("vllm", instead="say it to the server: --model-impl"),
+        "vllm_enable_sleep_mode": only(False, instead="the server is a process of its own; leave it out"),
+        "vllm_structured_outputs_regex": only(None, instead="completions are not constrained; leave it out"),
+        "vllm_group_port": harmless(51216, note="weights reach the server by path"),
+        "vllm_gpu_memory_utilization": only(0.3, instead="say it to the server: --gpu-memory-utilization"),
+        "vllm_max_model_length": only(None, instead="say it to the server: --max-model-len"),
+        "vllm_tensor_parallel_size": only(1, instead="say it to the server: --tensor-parallel-size"),
+        "vllm_importance_sampling_cap": becomes("vllm_importance_sampling_clip_max", unset=(None,)),
+    },
     "GRPOConfig": {
         "scale_rewards": becomes("scale_rewards", {True: "group", False: "none"}),
     },

@@ -128,7 +128,7 @@ class OnlineTrainer(Trainer[C]):
 
     def method(self, started: Started) -> Method:
         args, names = self.args, self.rewards.names
-        for message in self.rewards.load_models(self.here.device, self._reward_tokenizers):
+        for message in self.rewards.load_models(self.here.device, self._reward_tokenizers, args.compute_dtype):
             self.console.message(message)
         self._failures = FailureCount(names, args.max_reward_failures)
         self.files = SampleFiles(self.directory.path)
@@ -190,7 +190,7 @@ class OnlineTrainer(Trainer[C]):
             args.vllm_url,
             publish=lambda folder: publish_weights(policy.model, folder),
             rescore=rescore,
-            probe=self.processing_class.encode(PROBE, add_special_tokens=False),
+            probe=self.processing_class.encode(PROBE),
             weights_dir=Path(args.vllm_weights_dir or self.directory.path / "vllm"),
             model=args.vllm_model,
             timeout=args.vllm_server_timeout,
