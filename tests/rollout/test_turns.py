@@ -201,6 +201,27 @@ def test_rows_that_do_not_go_with_tools(row, why):
         turns_of(tools=[calculate]).render([row])
 
 
+WITH_IDS = (
+    "{% if tools %}[TOOLS]{{ tools | tojson }}[/TOOLS]{% endif %}"
+    "{% for m in messages %}{% if m.role == 'user' %}[INST]{{ m.content }}[/INST]"
+    "{% elif m.role == 'tool' %}{% if m.tool_call_id | length != 9 %}{{ raise_exception('no id') }}{% endif %}"
+    "[TOOL_RESULTS]{{ m.tool_call_id }}: {{ m.content }}[/TOOL_RESULTS]{% elif m.tool_calls %}[TOOL_CALLS] [{% for call in m.tool_calls %}"
+    "{% if call.id | length != 9 %}{{ raise_exception('no id') }}{% endif %}{{ call.id + call.function.name }}{% endfor %}]</s>"
+    "{% else %}{{ m.content }}</s>{% endif %}{% endfor %}"
+)
+"""Like Mistral's: it insists on ids, and has no generation prompt."""
+
+
+@pytest.mark.parametrize(("number", "told"), [('"id": "abcdefghi", ', "abcdefghi"), ("", "call00000")])
+def test_templates_that_insist_on_ids(number, told):
+    """A result has the id that the model gave the call, where it gave one."""
+    tokenizer = byte_level(WITH_IDS, ["[INST]", "[/INST]", "[TOOL_CALLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]"], eos="</s>")
+    said = f'[TOOL_CALLS] [{{{number}"name": "calculate", "arguments": {{"expression": "2 + 3"}}}}]</s>'
+    rollout, _ = one([said, "5</s>"], tools=[calculate], tokenizer=tokenizer)
+    assert shown(tokenizer, rollout.paths[0]) == f"⟦{said}⟧‹[TOOL_RESULTS]{told}: 5[/TOOL_RESULTS]›⟦5</s>⟧"
+    assert rollout.counts["tools/malformed"] == rollout.counts["rewrites"] == 0
+
+
 # Environments
 
 
@@ -294,6 +315,7 @@ def test_steps_with_tools():
         (lambda message: 1 / 0, "Broken raised ZeroDivisionError"),
         (lambda message: ("well", float("nan"), False), "Broken raised ValueError"),
         (lambda message: "well", "Broken raised ValueError"),
+        (lambda message: (5, 0.0, False), "Broken raised TypeError"),
         (lambda message: threading.Event().wait(), "Broken took more than 0.8 s"),
     ],
 )

@@ -56,7 +56,7 @@ class Between:
         that could not be read has no place in many) is taken at what it writes in the made-up one.
         """
         try:
-            texts = [self._renderer.text(messages, **options) for messages in (history, [*history, *observations])]
+            texts = [self._renderer.text(numbered(messages), **options) for messages in (history, [*history, *observations])]
         except ChatTemplateError:
             return True
         before, after = (_NO_THOUGHT.sub("", text) for text in texts)
@@ -65,7 +65,7 @@ class Between:
 
     def context(self, messages: Sequence[Mapping[str, Any]], options: Options) -> np.ndarray:
         """int32 ids of a whole conversation with its generation prompt. Raises ChatTemplateError."""
-        return self._texts.encode([self._renderer.prompt_text(messages, **options)])[0]
+        return self._texts.encode([self._renderer.prompt_text(numbered(messages), **options)])[0]
 
     def plain(self, text: str) -> tuple[Segment, ...]:
         """An observation in a rollout of plain text, which no template writes."""
@@ -74,24 +74,38 @@ class Between:
 
     def _made_up(self, observations: Sequence[Mapping[str, Any]], options: Options) -> Rendering:
         """A template may want a call for each result, or take no more than one."""
-        names = [str(one.get("name", "tool")) for one in observations if one.get("role") == "tool"]
-        said = {"role": "assistant", "content": "." if not names else ""}
+        asked = [_asking(one) for one in observations if one.get("role") == "tool"]
         refusal: ChatTemplateError | None = None
-        for wanted in (names, names[:1], []):
-            calls = [_made_up_call(i, name) for i, name in enumerate(wanted)]
-            turn = said | {"content": said["content"] if wanted else "."} | ({"tool_calls": calls} if wanted else {})
+        for calls in (asked, asked[:1], []):
+            turn = {"role": "assistant", "content": "", "tool_calls": calls} if calls else {"role": "assistant", "content": "."}
             try:
-                return self._renderer.render([_ASKED, turn, *observations], **options, add_generation_prompt=True)
+                return self._renderer.render(numbered([_ASKED, turn, *observations]), **options, add_generation_prompt=True)
             except ChatTemplateError as error:
                 refusal = refusal or error
         assert refusal is not None
         raise refusal
 
 
+def _asking(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The call that this answers, but for its arguments."""
+    call = {"type": "function", "function": {"name": str(result.get("name", "tool")), "arguments": {}}}
+    return {"id": result["tool_call_id"], **call} if "tool_call_id" in result else call
+
+
+def numbered(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """With an id for each call and each result that has none, of nine characters, as some templates insist."""
+    found, calls = list[dict[str, Any]](), list[str]()
+    for message in messages:
+        one = dict(message)
+        if one.get("tool_calls"):
+            one["tool_calls"] = [{"id": f"call{i:05d}", **call} for i, call in enumerate(one["tool_calls"])]
+            calls = [call["id"] for call in one["tool_calls"]]
+        elif one.get("role") == "tool":
+            one = {"tool_call_id": calls.pop(0) if calls else "call00000", **one}
+        found.append(one)
+    return found
+
+
 def _whose(span: Span) -> tuple[Source, bool]:
     """Whoever speaks between two turns, it is not the user of the prompt; nor is it learnt."""
     return "template" if span.source in ("template", "model") else "tool", False
-
-
-def _made_up_call(i: int, name: str) -> dict[str, Any]:
-    return {"id": f"call{i:05d}", "type": "function", "function": {"name": name, "arguments": {}}}

@@ -81,7 +81,7 @@ class TurnReader:
     def _by_template(self, text: str, token_ids: np.ndarray, context: np.ndarray, tools: Sequence[dict[str, Any]]) -> Said:
         try:
             message = dict(self._tokenizer.parse_response(token_ids.tolist(), prefix=context.tolist(), tools=list(tools) or None))
-            calls = tuple(_call(one.get("function", one)) for one in message.pop("tool_calls", None) or ())
+            calls = tuple(_call({"id": one.get("id"), **one.get("function", one)}) for one in message.pop("tool_calls", None) or ())
         except Exception as error:  # noqa: BLE001 - whatever the parser raises, the answer is the model's
             reason = " ".join(str(error).split())[:200].rstrip(".")
             return Said(message=_message(text), malformed=(f"error: the answer cannot be read ({reason})",) if tools else ())
@@ -197,12 +197,15 @@ def _call(value: Any) -> Call:
         arguments = _values(arguments)[0] if arguments.strip() else {}
     if not isinstance(arguments, Mapping):
         raise MalformedError(f"its arguments are a {type(arguments).__name__}, and not an object")
-    return Call(name=value["name"], arguments={str(key): one for key, one in arguments.items()})
+    number = value.get("id")
+    arguments = {str(key): one for key, one in arguments.items()}
+    return Call(name=value["name"], arguments=arguments, id=number if isinstance(number, str) else None)
 
 
 def as_messages(calls: Sequence[Call]) -> list[dict[str, Any]]:
     """`tool_calls` of a message."""
-    return [{"type": "function", "function": {"name": call.name, "arguments": dict(call.arguments)}} for call in calls]
+    said = [{"type": "function", "function": {"name": call.name, "arguments": dict(call.arguments)}} for call in calls]
+    return [one if call.id is None else {"id": call.id, **one} for one, call in zip(said, calls, strict=True)]
 
 
 def _message(content: str) -> dict[str, Any]:

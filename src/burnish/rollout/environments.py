@@ -100,7 +100,9 @@ class Episode:
         if not isinstance(self.instance, Environment):
             return None
         try:
-            observation, reward, over = deadline(self.instance.step, message)
+            observation, reward, over = deadline(self.instance.step, dict(message))
+            if not isinstance(observation, str | History | list | tuple | None):
+                raise TypeError(f"it says a {type(observation).__name__}; give text, messages or a History")
             self.rewards.append(_number(reward))
         except Exception as error:  # noqa: BLE001 - an environment's failure is its completion's
             self.fail(error)

@@ -34,6 +34,8 @@ class Call:
 
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    id: str | None = None
+    """Where the model's format gives a call one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

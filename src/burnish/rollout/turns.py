@@ -111,7 +111,7 @@ class Turns:
     def begin(self, prompt: Prompt, sample: int) -> Request:
         """The first turn. An environment is reset for each rollout. Raises DataError, ToolError."""
         episode, row = self._open(prompt.row)
-        ids = self._prompts([row])[0] if self._environments.any else prompt.token_ids
+        ids = self._prompts([row])[0] if self._environments.any or episode.schemas else prompt.token_ids
         own = not np.array_equal(ids, prompt.token_ids)
         course = _Course(prompt=prompt, row=row, episode=episode, context=ids, segments=[_given(ids)] if own else [], own_prompt=own)
         if not isinstance(row["prompt"], str):
@@ -194,7 +194,10 @@ class Turns:
         course.counts["tools/failures"] += sum(result.failed for result in results)
         course.counts["tools/timeouts"] += sum(result.abandoned for result in results)
         course.counts["tools/malformed"] += len(said.malformed)
-        messages = [{"role": "tool", "name": result.name, "content": result.content} for result in results]
+        messages = [
+            {"role": "tool", "name": result.name, "content": result.content} | ({"tool_call_id": call.id} if call.id else {})
+            for call, result in zip(said.calls, results, strict=True)
+        ]
         messages += [{"role": "tool", "name": "tool", "content": sentence} for sentence in said.malformed]
         if any(result.abandoned for result in results):
             course.episode.lost = course.episode.instance is not None and not isinstance(course.episode.instance, Environment)
