@@ -9,12 +9,13 @@ from burnish.checkpoint.files import CheckpointError
 from burnish.cli.sets import open_sets
 from burnish.config.data import DataConfig
 from burnish.config.model import ModelConfig
+from burnish.config.online import OnlineConfig
 from burnish.config.reference import ReferenceConfig
 from burnish.config.rows import RowsConfig
 from burnish.config.sft import SFTConfig
 from burnish.config.train import TrainConfig
 from burnish.config.values import ConfigError
-from burnish.data.dataset import as_dataset, formats_for, named_sets
+from burnish.data.dataset import as_dataset, formats_for, formats_of, named_sets
 from burnish.data.formats import check_loss_options
 from burnish.ops.schedules import schedule
 from burnish.report.events import record_refusal
@@ -41,7 +42,7 @@ def early_checks(model: ModelConfig, data: DataConfig, args: TrainConfig) -> Non
         schedule(args.lr_scheduler_type, warmup=1, total=2, **(args.lr_scheduler_kwargs or {}))
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    template = str(args.chat_template_path) if isinstance(args, RowsConfig) else ""
+    template = str(args.chat_template_path) if isinstance(args, RowsConfig | OnlineConfig) else ""
     if template.endswith((".jinja", ".j2")) and not Path(template).is_file():
         raise ConfigError(f"chat_template_path={template!r} names a file that is not there.")
     check_trackers(args.report_to)
@@ -52,6 +53,16 @@ def early_checks(model: ModelConfig, data: DataConfig, args: TrainConfig) -> Non
         raise
     if isinstance(args, RowsConfig):
         _check_rows(data, args, args.seed)
+    if isinstance(args, OnlineConfig):
+        _check_prompts(data, args)
+
+
+def _check_prompts(data: DataConfig, args: OnlineConfig) -> None:
+    if not args.reward_funcs:
+        raise ConfigError("No reward is named; give --reward_funcs, such as accuracy_reward, or my_rewards.py:my_function.")
+    train, held_out = open_sets(data, args.seed)
+    for given in (train, *named_sets(held_out).values()):
+        formats_of(as_dataset(given), accepted=args.row_formats)
 
 
 def _check_rows(data: DataConfig, args: RowsConfig, seed: int) -> None:

@@ -51,6 +51,8 @@ METHODS = {
     "bco": Names("BCOConfig", "BCOTrainer"),
     "reward": Names("RewardConfig", "RewardTrainer"),
     "prm": Names("PRMConfig", "PRMTrainer"),
+    "grpo": Names("GRPOConfig", "GRPOTrainer"),
+    "rloo": Names("RLOOConfig", "RLOOTrainer"),
 }
 
 
@@ -77,6 +79,17 @@ def _inspect(method: str, args: Sequence[str]) -> int:
 
     prepare_options = resolve_name(f"burnish.methods.{method}:prepare_options")
     return inspect_rows(prepare_options, command.model, command.data, command.args, rows=command.inspect.rows)
+
+
+def _inspect_prompts(method: str, args: Sequence[str]) -> int:
+    name = f"inspect {method}"
+    command = parse(args, _command(method, inspect=InspectConfig), prog=f"burnish {name}", description=COMMANDS[name].help)
+    from burnish.cli.early import early_checks
+
+    early_checks(command.model, command.data, command.args)
+    from burnish.cli.inspect_prompts import inspect_prompts
+
+    return inspect_prompts(command.model, command.data, command.args, rows=command.inspect.rows)
 
 
 def _plan_sft(args: Sequence[str]) -> int:
@@ -130,6 +143,8 @@ COMMANDS = {
     "bco": Command("Binary classifier optimisation: learn to tell desirable answers from others.", partial(_train, "bco")),
     "reward": Command("Reward model: learn to score answers from pairs.", partial(_train, "reward")),
     "prm": Command("Process reward model: learn to judge each step of an answer.", partial(_train, "prm")),
+    "grpo": Command("Group-relative policy optimisation and its family: learn from rewards of sampled answers.", partial(_train, "grpo")),
+    "rloo": Command("REINFORCE leave-one-out: learn from rewards of sampled answers.", partial(_train, "rloo")),
     "inspect sft": Command("Show what sft would train, token by token, and train nothing.", partial(_inspect, "sft")),
     "inspect dpo": Command("Show the pairs that dpo would learn from, token by token.", partial(_inspect, "dpo")),
     "inspect kto": Command("Show the answers that kto would learn from, token by token.", partial(_inspect, "kto")),
@@ -138,6 +153,8 @@ COMMANDS = {
     "inspect bco": Command("Show the answers that bco would learn from, token by token.", partial(_inspect, "bco")),
     "inspect reward": Command("Show the pairs that reward would learn from, token by token.", partial(_inspect, "reward")),
     "inspect prm": Command("Show the steps that prm would learn from, token by token.", partial(_inspect, "prm")),
+    "inspect grpo": Command("Show the prompts that grpo would sample from, and try the rewards.", partial(_inspect_prompts, "grpo")),
+    "inspect rloo": Command("Show the prompts that rloo would sample from, and try the rewards.", partial(_inspect_prompts, "rloo")),
     "plan sft": Command("Say what sft would hold on each device, and what to change where that is too much.", _plan_sft),
     "merge": Command("Add a LoRA adapter into the weights of its base model.", _merge),
     "demo": Command("Train a small model that comes with Burnish, in about a minute.", _demo),

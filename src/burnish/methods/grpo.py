@@ -39,9 +39,9 @@ from burnish.ops.ratios import importance_weights, off_policy_mask, ratio
 from burnish.ops.reduce import Totals
 from burnish.ops.rollouts import drawn_logps, old_logps, rollout_sums, rollouts_of, tokens_of
 from burnish.ops.surrogates import LOSSES, MEANS, count, weight
-from burnish.rollout.groups import Group
+from burnish.rollout.groups import Group, Judged
 from burnish.rollout.judging import judged, reward_table
-from burnish.rollout.source import Judged, RolloutBatches
+from burnish.rollout.source import RolloutBatches
 from burnish.trainer.online import OnlineMethod, OnlineTrainer
 from burnish.types import LossOut, Sum, TokenOutputs, TokenTree
 
@@ -74,12 +74,14 @@ class Known:
 def loss_options(args: GRPOConfig) -> dict[str, Any]:
     """The options that the loss takes, where the user or this library has a say; else its paper's."""
     loss = args.loss_type
-    given = {
-        "importance_sampling_level": "sequence" if loss == "luspo" else None,
-        "epsilon_high": LARGEST_RATIO if loss == "cispo" else None,
-    }
-    said = {name: vars(args)[name] for name in options_of(LOSSES[loss]) if vars(args)[name] is not None}
-    return {name: value for name, value in {**given, **said}.items() if value is not None}
+    own: dict[str, Any] = {"epsilon_high": LARGEST_RATIO} if loss == "cispo" else {}
+    own |= {"importance_sampling_level": "sequence"} if loss == "luspo" else {}
+    given: dict[str, Any] = {"epsilon": args.epsilon, "epsilon_high": args.epsilon_high, "delta": args.delta}
+    given |= {"importance_sampling_level": args.importance_sampling_level}
+    given |= {"sapo_temperature_pos": args.sapo_temperature_pos, "sapo_temperature_neg": args.sapo_temperature_neg}
+    given |= {"vespo_k_pos": args.vespo_k_pos, "vespo_lambda_pos": args.vespo_lambda_pos}
+    given |= {"vespo_k_neg": args.vespo_k_neg, "vespo_lambda_neg": args.vespo_lambda_neg}
+    return own | {name: given[name] for name in options_of(LOSSES[loss]) if given[name] is not None}
 
 
 def loss_and_metrics(tree: TokenTree, outputs: TokenOutputs, args: GRPOConfig, known: Known) -> LossOut:
@@ -134,8 +136,12 @@ class GRPO(OnlineMethod):
         super().__init__(**more)
         self.args, self.policy = args, policy
         self.control = EntropyControl(coefficient=args.entropy_coef)
-        names = ("entropy_coef_min", "entropy_coef_max", "entropy_coef_delta", "entropy_target")
-        self.adaptive = AdaptiveEntropy(**{name: vars(args)[name] for name in names}) if args.use_adaptive_entropy else None
+        self.adaptive: AdaptiveEntropy | None = None
+        if args.use_adaptive_entropy:
+            self.adaptive = AdaptiveEntropy(
+                entropy_coef_min=args.entropy_coef_min, entropy_coef_max=args.entropy_coef_max,
+                entropy_coef_delta=args.entropy_coef_delta, entropy_target=args.entropy_target,
+            )  # fmt: skip
 
     def look_ahead(self, trees: Iterable[TokenTree]) -> Iterable[tuple[TokenTree, Known]]:
         """Log-probs of the reference; for the entropy that a token must reach, a forward of the policy over the whole step."""
@@ -143,8 +149,7 @@ class GRPO(OnlineMethod):
         if reference is not None and not self.args.kl_in_reward:
             trees = (replace(tree, ref_logp_N=reference(tree)) for tree in trees)
         known = Known(version=self.version, entropy_coef=bonus_coefficient(self.control, self.adaptive))
-        if self.args.top_entropy_quantile < 1:
-            trees = list(trees)
+        if self.args.top_entropy_quantile < 1 and (trees := list(trees)):
             known = replace(known, threshold=self._threshold(trees))
         return ((tree, known) for tree in trees)
 

@@ -27,9 +27,9 @@ from burnish.ops.balance import routed, with_balance
 from burnish.ops.clipping import rloo_sums
 from burnish.ops.rollouts import old_logps, rollout_sums, rollouts_of, tokens_of
 from burnish.ops.surrogates import count, rloo_loss, weight
-from burnish.rollout.groups import Group
+from burnish.rollout.groups import Group, Judged
 from burnish.rollout.judging import judged, reward_table
-from burnish.rollout.source import Judged, RolloutBatches
+from burnish.rollout.source import RolloutBatches
 from burnish.trainer.online import OnlineMethod, OnlineTrainer
 from burnish.types import LossOut, Sum, TokenOutputs, TokenTree
 
@@ -51,7 +51,7 @@ def judge(groups: Sequence[Group], weights: Sequence[float], divergence_B: Tenso
 def loss_and_metrics(tree: TokenTree, outputs: TokenOutputs, args: RLOOConfig, version: int) -> LossOut:
     """The clipped loss of every completion; `version`: optimizer steps that the policy has taken."""
     rollouts = rollouts_of(outputs.logp_N, old_logps(outputs.logp_N, tree, version), tree)
-    clip = {"epsilon": args.epsilon, "epsilon_high": args.epsilon_high}
+    clip: dict[str, Any] = {"epsilon": args.epsilon, "epsilon_high": args.epsilon_high}
     weight_N = weight("sequence", rollouts.tokens_B, tree.branch_N)
     terms = {"policy": Sum(total=(weight_N * rloo_loss(rollouts, **clip)).sum(), count=_count(tree))}
     return LossOut(terms=terms, metrics=rollout_sums(tree, outputs, rollouts) | rloo_sums(rollouts, **clip))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,6 +79,6 @@ def reward_sums(chosen_P: Tensor, rejected_P: Tensor) -> dict[str, Sum]:
     return {f"rewards/{name}": Sum(total=column_P.sum(), count=float(len(column_P))) for name, column_P in columns.items()}
 
 
-def options_of(loss: Callable[..., Tensor]) -> tuple[str, ...]:
+def options_of(loss: Callable[..., Any]) -> tuple[str, ...]:
     """The keywords of a loss: the options that it uses."""
     return tuple(name for name, one in inspect.signature(loss).parameters.items() if one.kind is one.KEYWORD_ONLY)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
 from burnish.rewards.samples import Failure, Reward
-from burnish.rollout.groups import Group, Path, Rollout
+from burnish.rollout.groups import Group, Judged, Path, Rollout
 from burnish.types import Branch, Example, Segment
 
 
@@ -77,23 +77,30 @@ def _segments(plain: Sequence[Mapping[str, Any]]) -> tuple[Segment, ...]:
     )
 
 
-def line_of(group: Group, rollout: Rollout, names: Sequence[str], *, step: int, name: str, text: str, **judged: Any) -> dict[str, Any]:
-    """One line of `samples.jsonl`; `text` is the prompt as the model saw it, `judged` what became of the rollout."""
+def lines_of(
+    groups: Sequence[Group], judged: Judged, *, step: int, name: str, names: Sequence[str], text: Callable[[np.ndarray], str]
+) -> list[dict[str, Any]]:
+    """Lines of `samples.jsonl`, one for each rollout. `name`: of the set; `names`: of the reward functions; `text`: of token ids."""
+    lines = []
+    for group, rewards, advantages in zip(groups, judged.rewards, judged.advantages, strict=True):
+        prompt = text(group.prompt.token_ids)
+        for rollout, reward, advantage in zip(group.rollouts, rewards, advantages, strict=True):
+            line = _line(rollout) | {"reward": reward, "advantage": advantage}
+            line |= {"rewards": dict(zip(names, map(_plain, rollout.rewards), strict=True))}
+            lines.append({"step": step, "set": name, "group": group.prompt.place, "prompt": prompt, **line})
+    return lines
+
+
+def _line(rollout: Rollout) -> dict[str, Any]:
     segments = rollout.segments
     versions = [segment.policy_version for segment in segments if segment.policy_version is not None]
     return {
-        "step": step,
-        "set": name,
-        "group": group.prompt.place,
         "sample": rollout.sample,
-        "prompt": text,
         "completion": rollout.completion,
         "finish_reason": rollout.finish_reason,
         "tokens": rollout.token_ids,
         "logp": [value for segment in segments for value in _logps(segment)],
         "trained": [int(segment.trained) for segment in segments for _ in range(len(segment))],
-        "rewards": dict(zip(names, map(_plain, rollout.rewards), strict=True)),
-        **judged,
         "version": min(versions, default=None),
         "extras": dict(rollout.extras),
     }
@@ -102,7 +109,7 @@ def line_of(group: Group, rollout: Rollout, names: Sequence[str], *, step: int, 
 def _logps(segment: Segment) -> list[float | None]:
     if segment.behaviour_logp is None:
         return [None] * len(segment)
-    return [round(float(value), 4) for value in segment.behaviour_logp]
+    return [None if np.isnan(value) else round(float(value), 4) for value in segment.behaviour_logp]
 
 
 def _plain(reward: Reward) -> float | Mapping[str, str] | None:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from burnish.ops.reduce import Totals
 from burnish.rewards.samples import Failure, Reward
 from burnish.rollout.sampler import Completion, Request
 from burnish.types import Segment
@@ -80,6 +81,18 @@ class Group:
     """What rewards measured beside, by name."""
     seconds: float = 0.0
     """That scoring took, in the rewards' processes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """What rollouts are worth, group by group and in the order of the rollouts."""
+
+    rewards: tuple[tuple[float | None, ...], ...]
+    """None where there is none, because one failed or none had anything to say."""
+    advantages: tuple[tuple[float, ...], ...]
+    signal: tuple[bool, ...]
+    """Whether there is anything to learn from a group."""
+    metrics: Totals = field(default_factory=dict)
 
 
 class Conversation(Protocol):

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from burnish.ops.reduce import Totals
 from burnish.rollout.examples import examples_of
-from burnish.rollout.groups import Group
-from burnish.rollout.source import Judged
+from burnish.rollout.groups import Group, Judged
 from burnish.types import Example
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -21,24 +21,11 @@ from burnish.rewards.total import FailureCount
 from burnish.rollout.advice import Advice
 from burnish.rollout.collect import Collected, Collector
 from burnish.rollout.drawing import Prompts
-from burnish.rollout.examples import examples_of, line_of, packed, unpacked, with_behaviour
-from burnish.rollout.groups import Group
+from burnish.rollout.examples import examples_of, lines_of, packed, unpacked, with_behaviour
+from burnish.rollout.groups import Group, Judged
 from burnish.rollout.measure import measured
-from burnish.rollout.sampler import Sampler, Sampling
+from burnish.rollout.sampler import Sampling
 from burnish.types import Example
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """What rollouts are worth, group by group and in the order of the rollouts."""
-
-    rewards: tuple[tuple[float | None, ...], ...]
-    """None where there is none, because one failed or none had anything to say."""
-    advantages: tuple[tuple[float, ...], ...]
-    signal: tuple[bool, ...]
-    """Whether there is anything to learn from a group."""
-    metrics: Totals = field(default_factory=dict)
-
 
 Judge = Callable[[Sequence[Group]], Judged]
 """A method's way from rewards to advantages. Call on every rank."""
@@ -51,7 +38,6 @@ class Wiring:
     """What rollouts are made with."""
 
     prompts: Prompts
-    sampler: Sampler
     sampling: Sampling
     collect: Collector
     judge: Judge
@@ -110,7 +96,6 @@ class RolloutBatches:
     def _sample(self, cursor: Cursor) -> Totals:
         """Fills `_pending`; returns what was measured, on rank 0."""
         w, args, step = self._w, self._args, self._w.steps_done()
-        w.sampler.update(step)
         kept, dropped, collected, after = self._groups(cursor, step)
         self._after = after, after[0] + after[1] / len(w.prompts)
         w.failures.add([rollout.rewards for group in (*kept, *dropped) for rollout in group.rollouts])
@@ -127,7 +112,8 @@ class RolloutBatches:
         self._pending = steps * args.num_iterations
         if not self._here.main:
             return {}
-        w.files.append(self._lines(kept, judged, step, "train") + self._lines(dropped, others, step, "train, dropped"))
+        said: dict[str, Any] = {"names": w.rewards, "text": w.text, "step": step}
+        w.files.append(lines_of(kept, judged, name="train", **said) + lines_of(dropped, others, name="train, dropped", **said))
         found = measured([*kept, *dropped], [*judged.rewards, *others.rewards], w.rewards) | judged.metrics | _clock(collected)
         if args.dynamic_sampling:
             found |= {"dynamic_sampling/rounds": (len(collected), 1), "dynamic_sampling/dropped": (len(dropped), 1)}
@@ -169,15 +155,6 @@ class RolloutBatches:
     def _takes(self, group: Group, i: int, reward: float | None) -> bool:
         """Whether a rollout is learnt from, and is part of means: not without a reward, nor, where that is asked for, cut off."""
         return reward is not None and not (self._args.mask_truncated_completions and group.rollouts[i].finish_reason == "length")
-
-    def _lines(self, groups: Sequence[Group], judged: Judged, step: int, name: str) -> list[dict[str, Any]]:
-        lines = []
-        for group, rewards, advantages in zip(groups, judged.rewards, judged.advantages, strict=True):
-            text = self._w.text(group.prompt.token_ids)
-            for rollout, reward, advantage in zip(group.rollouts, rewards, advantages, strict=True):
-                more = {"reward": reward, "advantage": advantage}
-                lines.append(line_of(group, rollout, self._w.rewards, step=step, name=name, text=text, **more))
-        return lines
 
     # In a checkpoint
 

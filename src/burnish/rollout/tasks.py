@@ -13,10 +13,11 @@ from burnish.config.values import ConfigError
 from burnish.ops.reduce import means
 from burnish.rollout.collect import Collector
 from burnish.rollout.drawing import Prompts
-from burnish.rollout.groups import Group
+from burnish.rollout.groups import Group, Judged
 from burnish.rollout.measure import deviation, measured
 from burnish.rollout.sampler import Sampling
 
+TOLD = ("completions/mean_length", "completions/clipped_ratio")
 OPTIONS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 
@@ -31,8 +32,11 @@ def sampling_of(sampling: Sampling, args: OnlineConfig, prefix: str) -> Sampling
         said = said.get(name, {})
     if unknown := sorted(set(said) - set(OPTIONS)):
         raise ConfigError(f"eval_sampling has no option {unknown[0]!r}; it has {', '.join(OPTIONS)}, for all sets or by the name of a set.")
-    checked = vars(SamplingConfig(**said))
-    return replace(sampling, **{option: checked[option] or 0.0 if option == "min_p" else checked[option] for option in said})
+    checked = SamplingConfig(**said)
+    values = {"temperature": checked.temperature, "top_k": checked.top_k, "top_p": checked.top_p, "min_p": checked.min_p or 0.0}
+    values |= {"repetition_penalty": checked.repetition_penalty}
+    changes: dict[str, Any] = {option: values[option] for option in said}
+    return replace(sampling, **changes)
 
 
 def pass_at(k: int, n: int, right: int) -> float:
@@ -47,20 +51,20 @@ class Tasks:
     """Metrics of a set: mean reward and share of successes, each with its standard error over prompts, and pass@k for k up to n."""
 
     def __init__(
-        self, args: OnlineConfig, collect: Collector, judge: Callable[[Sequence[Group]], Any], sampling: Sampling, names: Sequence[str]
+        self, args: OnlineConfig, collect: Collector, judge: Callable[[Sequence[Group]], Judged], sampling: Sampling, names: Sequence[str]
     ) -> None:
         self._args, self._collect, self._judge, self._sampling, self._names = args, collect, judge, sampling, tuple(names)
 
-    def __call__(self, prefix: str, prompts: Prompts, step: int) -> tuple[dict[str, float], Sequence[Group], Any]:
+    def __call__(self, prefix: str, prompts: Prompts, step: int) -> tuple[dict[str, float], Sequence[Group], Judged]:
         """Metrics, the groups and what they are worth. Call on every rank."""
         args, sampling = self._args, sampling_of(self._sampling, self._args, prefix)
         n = 1 if sampling.temperature == 0 else args.num_generations_eval or args.num_generations
         collected = self._collect(list(prompts.all()), n, sampling, step)
         judged = self._judge(collected.groups)
         found = means(measured(collected.groups, judged.rewards, self._names))
-        for name in ("reward_std", "frac_reward_zero_std", "frac_groups_with_signal", "completions/unique_ratio"):
-            found.pop(name, None)
-        return found | self._success(judged.rewards, n), collected.groups, judged
+        told = {name: found[name] for name in ("reward", "reward_stderr", *TOLD) if name in found}
+        told |= {name: value for name, value in found.items() if name.startswith(("rewards/", "tools/")) and value}
+        return told | self._success(judged.rewards, n), collected.groups, judged
 
     def _success(self, rewards: Sequence[Sequence[float | None]], n: int) -> dict[str, float]:
         """A completion without a reward is no success."""
