@@ -302,6 +302,14 @@ def test_an_environment_of_steps():
     assert [len(rollout.completion) for rollout in rollouts] == [3, 1, 5]
 
 
+def test_a_completion_that_is_cut_off_before_the_first_step_is_worth_nothing():
+    """0, for it has earned nothing; where steps were taken, and none of them said what it is worth, there is no reward."""
+    rollout, _ = one([f"5{END}"], {"expression": "2 + 3"}, environment_factory=Sums, max_tokens=1)
+    assert (rollout.finish_reason, rollout.rewards) == ("length", (0.0,))
+    rollout, _ = one([f"c{END}"], environment_factory=Forgets)
+    assert rollout.rewards == (None,)
+
+
 def test_steps_with_tools():
     """A turn with a call is not a step."""
     rollout, _ = one([CALL, f"5{END}"], {"expression": "2 + 3"}, environment_factory=Sums, tools=[calculate])

@@ -13,8 +13,9 @@ An environment as in TRL is any other class with `reset(**row)`, which may retur
 methods are tools, and `get_reward()`, if it has one, is asked at the end. Instances are made by `environment_factory`, and used again
 after the end of a completion, unless one was abandoned; with a dict of factories a row says by its `environment` which it is for.
 
-Environments run in this process, with a deadline. What a tool raises is told to the model; what `reset` raises ends the run (ToolError);
-what `step` or `get_reward` raises ends the completion, whose reward is a `Failure`.
+A completion is worth what `get_reward` says, or the sum of its steps' rewards: 0 where it was cut off before the first, and nothing where
+none of them said anything. Environments run in this process, with a deadline. What a tool raises is told to the model; what `reset`
+raises ends the run (ToolError); what `step` or `get_reward` raises ends the completion, whose reward is a `Failure`.
 """
 
 from __future__ import annotations
@@ -114,8 +115,9 @@ class Episode:
         self.failure = Failure(f"{self.name} {_reason(error).split(':')[0]}", str(error))
 
     def reward(self, deadline: Deadline) -> Reward:
-        """Of the whole completion: what `get_reward` says, or the sum over steps; None where none said anything."""
-        if self.failure is None and not isinstance(self.instance, Environment) and not self.lost:
+        """Of the whole completion: what `get_reward` says, or the sum over steps, 0 before the first; None where none said anything."""
+        steps = isinstance(self.instance, Environment)
+        if self.failure is None and not steps and not self.lost:
             try:
                 self.rewards = [_number(deadline(self.instance.get_reward))]
             except Exception as error:  # noqa: BLE001 - an environment's failure is its completion's
@@ -123,7 +125,8 @@ class Episode:
         if self.lost and self.failure is None:
             self.failure = Failure(f"{self.name} was abandoned", "a call of it never ended")
         given = [reward for reward in self.rewards if reward is not None]
-        return self.failure or (math.fsum(given) if given else None)
+        silent = not given and (not steps or bool(self.rewards))
+        return self.failure or (None if silent else math.fsum(given))
 
 
 def _number(reward: Any) -> float | None:
