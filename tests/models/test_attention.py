@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from burnish.models.attention import BACKENDS, Layout, _node_mask, _Options, tree_layout
+from burnish.models.attention import BACKENDS, Layout, Options, _node_mask, tree_layout
 from burnish.types import Node
 from tests.laws.trees import FOREST, make_tree, visible
 
@@ -68,7 +68,7 @@ def test_backends_are_equal(options, window, kv_heads):
     shapes = [(1, h, tree.T, 8) for h in (4, kv_heads, kv_heads)]
     leaves = [torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_() for shape in shapes]
     sinks = torch.randn(4, generator=generator, dtype=torch.float64).requires_grad_() if options.get("sinks") else None
-    asked = _Options(scaling=0.3, dropout=0.0, softcap=options.get("softcap"), sinks=sinks)
+    asked = Options(scaling=0.3, dropout=0.0, softcap=options.get("softcap"), sinks=sinks)
     weight = torch.randn(shapes[0], generator=generator, dtype=torch.float64)
     outs, grads = {}, {}
     for backend in ("sdpa", "dense", "flex"):

@@ -100,6 +100,7 @@ def shard(policy: nn.Module, here: Launch, sharding: Sharding, mesh: DeviceMesh)
         return found
 
     policy.logits = logits  # type: ignore[assignment]
+    policy.sharding = sharding  # type: ignore[assignment]
     policy.register_forward_hook(_give_up)
 
 
@@ -113,6 +114,25 @@ def reshard(policy: nn.Module) -> None:
     """Gives up all that was gathered for a forward."""
     for module in policy.modules():
         if isinstance(module, FSDPModule):
+            module.reshard()
+
+
+@contextmanager
+def gathered(policy: nn.Module) -> Iterator[None]:
+    """Inside, each rank has all weights of a sharded policy, and may run forwards without gradient that the others do not run.
+
+    Enter and leave on every rank; of a policy that is not sharded nothing is done.
+    """
+    shards = [module for module in policy.modules() if isinstance(module, FSDPModule)]
+    after: bool = bool(shards) and policy.sharding.reshard  # type: ignore[union-attr, assignment]
+    for module in shards:
+        module.unshard()
+        module.set_reshard_after_forward(False, recurse=False)
+    try:
+        yield
+    finally:
+        for module in shards:
+            module.set_reshard_after_forward(module is not policy and after, recurse=False)
             module.reshard()
 
 

@@ -11,8 +11,9 @@ block masks, on GPU) and ``dense`` (one `[T, T]` mask; anywhere, for comparison)
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -31,8 +32,39 @@ class TreeAttentionError(ValueError):
     """A layer asks for something that tree attention does not do."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a layer asks for beside its queries, keys and values."""
+
+    scaling: float
+    dropout: float = 0.0
+    softcap: float | None = None
+    sinks: Tensor | None = None
+
+    @property
+    def plain(self) -> bool:
+        return self.softcap is None and self.sinks is None
+
+
+class Attending(ABC):
+    """What the layers are handed in a mask's place, to attend with."""
+
+    @property
+    @abstractmethod
+    def tokens(self) -> int:
+        """Of the flat row that it is for."""
+
+    @abstractmethod
+    def windowed(self, window: int) -> Attending:
+        """The same, where keys further back than `window` are not seen."""
+
+    @abstractmethod
+    def attend(self, module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, options: Options) -> Tensor:
+        """query, key, value `[1, heads, T, D]` of the layer's attention `module` → `[1, heads, T, D]`."""
+
+
 @dataclass(slots=True)
-class Layout:
+class Layout(Attending):
     """The shape of one tree, and the masks made from it (kept, since every layer asks for the same ones)."""
 
     nodes: tuple[Node, ...]
@@ -42,6 +74,16 @@ class Layout:
     """Keys further back than this are not seen; None: all are."""
     kept: dict[Any, Any] = field(default_factory=dict)
     """Shared by the copies for each window."""
+
+    @property
+    def tokens(self) -> int:
+        return len(self.position_T)
+
+    def windowed(self, window: int) -> Layout:
+        return replace(self, window=window)
+
+    def attend(self, module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, options: Options) -> Tensor:
+        return BACKENDS[self.backend](query, key, value, self, options)
 
     def ancestors(self, node: int) -> list[int]:
         """From the root down, without the node itself."""
@@ -78,30 +120,39 @@ class Layout:
         return self.sees()(at[:, None], at[None, :])
 
 
-_current: ContextVar[Layout | None] = ContextVar("burnish_tree_layout", default=None)
+_current: ContextVar[Attending | None] = ContextVar("burnish_tree_layout", default=None)
 
 
 @contextmanager
-def tree_layout(tree: TokenTree, backend: str | None = None) -> Iterator[None]:
-    """Model calls inside see `tree`. The backend defaults to ``flex`` on CUDA and ``sdpa`` elsewhere."""
-    chosen = backend or ("flex" if tree.token_ids_T.device.type == "cuda" else "sdpa")
-    token = _current.set(Layout(nodes=tree.nodes, position_T=tree.position_T, backend=chosen))
+def attending(layout: Attending) -> Iterator[None]:
+    """Model calls inside attend with `layout`."""
+    token = _current.set(layout)
     try:
         yield
     finally:
         _current.reset(token)
 
 
-def _tree_mask(*, q_length: int, local_size: int | None = None, **kwargs: Any) -> Layout | Tensor | None:
+def layout_of(nodes: tuple[Node, ...], position_T: Tensor, backend: str | None = None) -> Layout:
+    """The backend defaults to ``flex`` on CUDA and ``sdpa`` elsewhere."""
+    return Layout(nodes=nodes, position_T=position_T, backend=backend or ("flex" if position_T.device.type == "cuda" else "sdpa"))
+
+
+def tree_layout(tree: TokenTree, backend: str | None = None) -> AbstractContextManager[None]:
+    """Model calls inside see `tree`."""
+    return attending(layout_of(tree.nodes, tree.position_T, backend))
+
+
+def _tree_mask(*, q_length: int, local_size: int | None = None, **kwargs: Any) -> Attending | Tensor | None:
     layout = _current.get()
     if layout is None:
         from transformers.masking_utils import sdpa_mask
 
         plain: dict[str, Any] = {**kwargs, "allow_is_causal_skip": False} | ({} if local_size is None else {"local_size": local_size})
         return sdpa_mask(q_length=q_length, **plain)
-    if q_length != len(layout.position_T):
-        raise TreeAttentionError(f"The model sees {q_length} tokens where the tree has {len(layout.position_T)}; run it branch by branch.")
-    return layout if local_size is None else replace(layout, window=local_size)
+    if q_length != layout.tokens:
+        raise TreeAttentionError(f"The model sees {q_length} tokens where the tree has {layout.tokens}; run it branch by branch.")
+    return layout if local_size is None else layout.windowed(local_size)
 
 
 def _tree_attention(
@@ -109,7 +160,7 @@ def _tree_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Layout | Tensor | None,
+    attention_mask: Attending | Tensor | None,
     *,
     scaling: float | None = None,
     dropout: float = 0.0,
@@ -119,11 +170,11 @@ def _tree_attention(
 ) -> tuple[Tensor, None]:
     """query, key, value `[1, heads, T, D]` → `[1, T, heads, D]`. `softcap` bounds the scores; `s_aux` holds one sink per head."""
     scaling = scaling if scaling is not None else query.shape[-1] ** -0.5
-    options = _Options(scaling=scaling, dropout=dropout, softcap=softcap, sinks=s_aux)
-    if isinstance(attention_mask, Layout):
+    options = Options(scaling=scaling, dropout=dropout, softcap=softcap, sinks=s_aux)
+    if isinstance(attention_mask, Attending):
         if len(query) != 1:
             raise TreeAttentionError(f"A token tree is one row, and the model's attention sees {len(query)}; run it branch by branch.")
-        out = BACKENDS[attention_mask.backend](query, key, value, attention_mask, options)
+        out = attention_mask.attend(module, query, key, value, options)
     else:
         mask = attention_mask
         if mask is None and query.shape[2] > 1:
@@ -132,19 +183,7 @@ def _tree_attention(
     return out.transpose(1, 2).contiguous(), None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Options:
-    scaling: float
-    dropout: float
-    softcap: float | None
-    sinks: Tensor | None
-
-    @property
-    def plain(self) -> bool:
-        return self.softcap is None and self.sinks is None
-
-
-def _masked(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, options: _Options, *, causal: bool = False) -> Tensor:
+def _masked(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, options: Options, *, causal: bool = False) -> Tensor:
     """Attention under a boolean mask (broadcast to `[.., Q, K]`), or causal and square, with soft cap and sinks where asked."""
     grouped = query.shape[1] != key.shape[1]
     if options.plain:
@@ -168,7 +207,7 @@ def _masked(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, opti
     return F.dropout(weights, options.dropout) @ value if options.dropout else weights @ value
 
 
-def _by_node(query: Tensor, key: Tensor, value: Tensor, layout: Layout, options: _Options) -> Tensor:
+def _by_node(query: Tensor, key: Tensor, value: Tensor, layout: Layout, options: Options) -> Tensor:
     """One call per node, over its ancestors' keys and its own. Roots inside their window need no mask at all."""
     outs = []
     for i, node in enumerate(layout.nodes):
@@ -192,11 +231,11 @@ def _node_mask(layout: Layout, spans: list[slice], own: slice) -> Tensor:
     return mask if layout.window is None else mask & (ahead > -layout.window)
 
 
-def _dense(query: Tensor, key: Tensor, value: Tensor, layout: Layout, options: _Options) -> Tensor:
+def _dense(query: Tensor, key: Tensor, value: Tensor, layout: Layout, options: Options) -> Tensor:
     return _masked(query, key, value, layout.keep("dense", layout.dense_mask), options)
 
 
-def _flex(query: Tensor, key: Tensor, value: Tensor, layout: Layout, options: _Options) -> Tensor:
+def _flex(query: Tensor, key: Tensor, value: Tensor, layout: Layout, options: Options) -> Tensor:
     if options.dropout:
         raise TreeAttentionError("FlexAttention has no dropout; set disable_dropout=True.")
     block_mask = layout.keep("flex", lambda: _block_mask(layout))
@@ -230,7 +269,7 @@ def _flex_kernel(device: str) -> Any:
     return torch.compile(flex_attention, dynamic=True) if device == "cuda" else flex_attention
 
 
-BACKENDS: dict[str, Callable[[Tensor, Tensor, Tensor, Layout, _Options], Tensor]] = {"sdpa": _by_node, "dense": _dense, "flex": _flex}
+BACKENDS: dict[str, Callable[[Tensor, Tensor, Tensor, Layout, Options], Tensor]] = {"sdpa": _by_node, "dense": _dense, "flex": _flex}
 
 
 def register() -> None:

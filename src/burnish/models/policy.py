@@ -57,7 +57,7 @@ class TreeModel(nn.Module):
         return next(self.model.parameters()).device
 
     def forward(self, tree: TokenTree) -> Any:
-        with self._autocast():
+        with self.autocast():
             return self.outputs(*(self._whole(tree) if self.paths.attention == "tree" else self._by_branch(tree)))
 
     def logits(self, ids: Tensor) -> Tensor:
@@ -83,7 +83,8 @@ class TreeModel(nn.Module):
 
     # How the model is run
 
-    def _autocast(self) -> AbstractContextManager[Any]:
+    def autocast(self) -> AbstractContextManager[Any]:
+        """In which the model runs: of `compute_dtype`, where that is not the weights' own."""
         if self.compute_dtype is None or self.compute_dtype == next(self.model.parameters()).dtype:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.compute_dtype)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 CHUNK_ELEMENTS = {"cpu": 2**23, "cuda": 2**26}
@@ -62,6 +63,11 @@ def _logits(inputs: Sequence[Tensor], weights: Sequence[Tensor], bias: Tensor | 
         z.copy_(inputs[0] @ weights[0].t())
     for x, w in zip(inputs[1:], weights[1:], strict=True):
         z += x @ w.t()
+    return _finish(z, bias, shape)
+
+
+def _finish(z: Tensor, bias: Tensor | None, shape: _Shape) -> Tensor:
+    """From projections to logits, in place."""
     if bias is not None:
         z += bias
     if shape.scale != 1.0:
@@ -191,6 +197,14 @@ def chunked_logprobs(head: Head, targets: Tensor, *, chunk_rows: int | None = No
     with torch.autocast(targets.device.type, enabled=False):
         columns = _ChunkedLogprobs.apply(targets, shape, head.bias, *inputs, *weights)
     return columns if sum_sq else columns[:3]
+
+
+def head_logits(head: Head) -> Tensor:
+    """What `head` says of every token, `[N, V]` in float32 at least, without gradient. Under autocast the weights' casts are its own."""
+    z = F.linear(head.inputs[0], head.weights[0]).to(torch.promote_types(head.inputs[0].dtype, torch.float32))
+    for x, w in zip(head.inputs[1:], head.weights[1:], strict=True):
+        z += F.linear(x, w)
+    return _finish(z, head.bias, _Shape(head.scale, head.softcap, head.temperature, rows=len(z)))
 
 
 def dense_logprobs(logits: Tensor, targets: Tensor, *, sum_sq: bool = False) -> Read:
