@@ -102,7 +102,7 @@ def build_trainer(case: Case, model: Any, output_dir: Path, **options: Any) -> A
     more = {name: options.pop(name) for name in ("peft_config", "callbacks", "eval_dataset") if name in options}
     pinned = {
         "output_dir": str(output_dir),
-        "dataset_cache_dir": str(output_dir.parent / "cache"),
+        **({} if case.samples else {"dataset_cache_dir": str(output_dir.parent / "cache")}),
         "batch_size": 2,
         "compute_dtype": "float32",
         "max_tokens_per_microbatch": 14,

@@ -17,6 +17,7 @@ from burnish.types import Branch, Example, Segment
 from tests.laws.case import Case, words
 from tests.models.families import VOCABULARY, tiny_model
 
+TRAINERS = {"grpo": GRPOTrainer, "rloo": RLOOTrainer}
 NOW = 1
 """Optimizer steps that the policy of a gradient's test has taken: completions of this version are its own."""
 PROMPTS = tuple({"prompt": words(i, 2 + i % 4), "wanted": i % 2} for i in range(7))
@@ -116,6 +117,7 @@ CASES: tuple[Case, ...] = (
     grpo("grpo", "kl", lambda n: groups(n, left_out=False), beta=0.1, epsilon_high=0.3, delta=1.5),
     grpo(
         "dapo", "entropy", lambda n: groups(n, left_out=False),
+        WHOLE_RUNS | {"silence": "learns from entropy whatever the rewards are, so that there is no silence"},
         beta=0.1, use_bias_correction_kl=False, top_entropy_quantile=0.5, entropy_coef=0.05, importance_sampling_level="sequence",
     ),
     grpo(

@@ -20,7 +20,7 @@ def _share(value_N: Tensor, rollouts: Rollouts, *, whole: bool) -> Sum:
     mean = "sequence" if whole else "token"
     weight_N = weight(mean, rollouts.tokens_B, rollouts.branch_N)
     total = (weight_N * value_N.detach()).sum(dtype=torch.float64)  # a third of each of three tokens is one, however a step is cut
-    return Sum(total=total, count=count(mean, rollouts.tokens_B, 1))
+    return Sum(total=total, count=count(mean, rollouts.tokens_B[rollouts.tokens_B > 0], 1))
 
 
 def _clips(ratio_N: Tensor, rollouts: Rollouts, low: float, high: float, *, whole: bool) -> dict[str, Sum]:

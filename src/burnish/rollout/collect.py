@@ -100,7 +100,7 @@ class Collector:
             return following
 
         requests = [self._conversation.begin(prompts[i], sample) for i in mine for sample in range(n)]
-        for completion in self._sampler.sample(requests, sampling, then) if requests else ():
+        for completion in self._sampler.sample(requests, sampling, then):  # without a request, too: shards are gathered by all ranks
             draw = completion.request.prompt_id
             if last.pop((draw, completion.request.sample)):
                 group = rollouts[draw]

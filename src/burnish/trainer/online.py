@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
@@ -106,6 +107,7 @@ class OnlineTrainer(Trainer[C]):
 
     def read_sets(self, train: Any, evaluation: Any, tokenizer: Callable[[], Any]) -> PromptSets:
         self.pool = self._rewards()
+        weakref.finalize(self, self.pool.close)
         sets = PromptSets(train, evaluation, self.args, tokenizer, stop_token_ids(self.model_config))
         rows = [prompt.row for prompts in filter(None, (sets.prompts, *sets.eval.values())) for prompt in prompts.first(2)]
         dry_run(self.pool, rows)
