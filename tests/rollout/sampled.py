@@ -31,11 +31,8 @@ def requests(lengths=(9, 4, 17, 1), samples=3, max_tokens=12, seed=0):
     """`samples` for each prompt, of random tokens."""
     draw = np.random.default_rng(seed)
     prompts = [draw.integers(3, VOCABULARY, n) for n in lengths]
-    return [
-        Request(prompt_id=f"{seed}:{i}", sample=j, token_ids=ids, max_tokens=max_tokens)
-        for i, ids in enumerate(prompts)
-        for j in range(samples)
-    ]
+    named = [(f"{seed}:{i}", ids) for i, ids in enumerate(prompts)]
+    return [Request(prompt_id=name, sample=j, token_ids=ids, max_tokens=max_tokens) for name, ids in named for j in range(samples)]
 
 
 def by_name(completions):

@@ -140,7 +140,7 @@ def test_little_memory(monkeypatch, sampling):
     assert found.keys() == wanted.keys()
     for name, one in found.items():
         assert one.token_ids.tolist() == wanted[name].token_ids.tolist()
-        assert one.request is not None and len(one.request.token_ids) in (9, 4, 17, 1)
+        assert len(one.request.token_ids) in (9, 4, 17, 1)
         np.testing.assert_allclose(one.logp, wanted[name].logp, atol=1e-4, rtol=0)
         if sampling.changed:
             np.testing.assert_allclose(one.sampled_logp, wanted[name].sampled_logp, atol=1e-4, rtol=0)
@@ -164,7 +164,7 @@ def test_greedy_is_what_generate_does(family):
 
 def test_frequencies():
     """4000 first tokens against the model's own probabilities. Tokens expected less than 5 times are one cell. Chi-square with k degrees
-    of freedom has mean k and variance 2k; four standard deviations above the mean is where a fixed seed would be one in some ten thousand."""
+    of freedom has mean k and variance 2k; four standard deviations above the mean it is once in some ten thousand seeds."""
     policy, ids = policy_of(), np.array([3, 9, 4])
     asked = [Request(prompt_id="p", sample=i, token_ids=ids, max_tokens=1) for i in range(4000)]
     found = list(sampler_of(policy).sample(asked, Sampling(temperature=0.8)))
@@ -201,7 +201,7 @@ def test_an_adapter_is_live():
 
 
 def test_a_context_is_computed_once(monkeypatch):
-    """Two prompts of 9 and 4 tokens for six completions, one of them named by another prompt too: 13 tokens, and then one a row and step."""
+    """Two prompts of 9 and 4 tokens for six completions of 4: 13 tokens, and then one a row and step, but for the first draw."""
     policy, seen = policy_of(), []
     plain = policy.backbone
     monkeypatch.setattr(policy, "backbone", lambda ids, positions: seen.append(len(ids)) or plain(ids, positions))

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from burnish.config.sampling import SamplingConfig
 from burnish.distributed.wrap import gathered
 from burnish.models.decoding import OWN, Decoder, context_slot
 from burnish.models.head import head_of
@@ -79,6 +80,20 @@ class LocalSampler:
                         run.add([following])
                     yield completion
             self._token_bytes = run.decoder.token_bytes
+
+
+def sampling_of(config: SamplingConfig, stop_token_ids: Sequence[int], seed: int) -> Sampling:
+    """What a configuration asks for, of a model that ends its turns with these tokens."""
+    return Sampling(
+        temperature=config.temperature,
+        top_k=config.top_k,
+        top_p=config.top_p,
+        min_p=config.min_p or 0.0,
+        repetition_penalty=config.repetition_penalty,
+        stop_token_ids=tuple(stop_token_ids),
+        stop=tuple(config.stop or ()),
+        seed=seed,
+    )
 
 
 PLAIN = "{} is sampled from through its own cache, one prompt at a time, because it does not run as a token tree; that costs time."
