@@ -7,7 +7,8 @@ the libraries and not two harnesses.
 
 Specification::
 
-    {"library": "burnish" | "trl", "method": "sft" | "dpo" | "kto" | "reward", "model": "models/smollm2", "chat_template": null,
+    {"library": "burnish" | "trl", "method": "sft" | "dpo" | "kto" | "reward" | "grpo" | "rloo",
+     "model": "models/smollm2", "chat_template": null,
      "pad_token": null, "rows": [{"text": …}, …], "options": {keyword arguments of the method's config}, "warm_up_steps": 1, "threads": 1,
      "attention": "sdpa", "fp32_precision": null | "bf16" (what `torch.backends.mkldnn.matmul.fp32_precision` is set to),
      "adapter": null | {keyword arguments of LoraConfig}, "adapter_from": null | folder of an adapter that is trained further,
@@ -31,7 +32,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-NAMES = {"sft": "SFT", "dpo": "DPO", "kto": "KTO", "reward": "Reward"}
+NAMES = {"sft": "SFT", "dpo": "DPO", "kto": "KTO", "reward": "Reward", "grpo": "GRPO", "rloo": "RLOO"}
+ONLINE = ("grpo", "rloo")
 PASS = {"burnish": "prepare_to_run", "trl": "_precompute_ref_logps"}
 """The method of a trainer that computes the reference's log-probs ahead."""
 
@@ -136,6 +138,8 @@ def make_clock() -> Any:
 def make_trainer(library: str, method: str, options: dict[str, Any], arguments: dict[str, Any], passes: list[float]) -> Any:
     """The library's trainer; `passes` is added the processor time of each pass of the reference ahead of the training."""
     found = importlib.import_module(library)
+    if method in ONLINE:
+        arguments = arguments | {"reward_funcs": share_of_vowels}
     config, trainer = getattr(found, f"{NAMES[method]}Config"), getattr(found, f"{NAMES[method]}Trainer")
     if library == "trl":
         from datasets import Dataset
@@ -153,6 +157,11 @@ def make_trainer(library: str, method: str, options: dict[str, Any], arguments: 
 
         trainer = type(trainer.__name__, (trainer,), {PASS[library]: timed})
     return trainer(args=config(**options), **arguments)
+
+
+def share_of_vowels(completions: list[str], **columns: Any) -> list[float]:
+    """A reward that costs nothing and differs between completions."""
+    return [sum(map(completion.lower().count, "aeiou")) / max(len(completion), 1) for completion in completions]
 
 
 def peak_bytes() -> int:

@@ -23,7 +23,8 @@ from burnish.cli import main as cli
 from burnish.config.arguments import INSTEAD
 from burnish.config.base import Option, options
 from burnish.config.data import DatasetSource
-from burnish.config.renamed import RENAMED, Rule
+from burnish.config.renamed import Rule
+from burnish.config.renamed_online import SPELLINGS
 from burnish.config.sft import SFTConfig
 from burnish.config.values import describe
 
@@ -111,7 +112,7 @@ def own_options(cls: type) -> str:
 
 
 def rules() -> Iterator[tuple[str, Rule]]:
-    return ((name, rule) for inside in RENAMED.values() for name, rule in inside.items())
+    return ((name, rule) for inside in SPELLINGS.values() for name, rule in inside.items())
 
 
 def make_renamed() -> str:

@@ -3,7 +3,7 @@
 #
 #     tools/vllm_server.sh MODEL [PORT] [more flags of vLLM's server]
 #
-# PYTHON is the interpreter that has vLLM; by default that of the environment `make vllm-server` builds.
+# VLLM_PYTHON is the interpreter that has vLLM; by default that of .venv-vllm.
 set -euo pipefail
 model=$1 port=${2:-8000}
 shift $(($# < 2 ? $# : 2))
@@ -12,5 +12,5 @@ export VLLM_CPU_KVCACHE_SPACE=${VLLM_CPU_KVCACHE_SPACE:-1}  # GiB
 export VLLM_CPU_OMP_THREADS_BIND=${VLLM_CPU_OMP_THREADS_BIND:-nobind} OMP_NUM_THREADS=${OMP_NUM_THREADS:-2}
 export HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1
 # the package for CPUs is called vllm-cpu, and the command `vllm` looks for the version of one called vllm
-exec "${PYTHON:-.venv-vllm/bin/python}" -m vllm.entrypoints.openai.api_server --model "$model" --host 127.0.0.1 --port "$port" \
+exec "${VLLM_PYTHON:-.venv-vllm/bin/python}" -m vllm.entrypoints.openai.api_server --model "$model" --host 127.0.0.1 --port "$port" \
   --dtype float32 --generation-config vllm --logprobs-mode processed_logprobs --max-num-seqs 32 --enforce-eager "$@"

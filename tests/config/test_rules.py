@@ -2,9 +2,10 @@
 
 import pytest
 
-from burnish.config import BCOConfig, DataConfig, DPOConfig, ModelConfig, SFTConfig
+from burnish.config import BCOConfig, DataConfig, DPOConfig, GRPOConfig, ModelConfig, RLOOConfig, SFTConfig
 from burnish.config.base import options
-from burnish.config.renamed import RENAMED, Rule
+from burnish.config.renamed import Rule
+from burnish.config.renamed_online import SPELLINGS
 
 CLASSES = {
     **dict.fromkeys(("LoadConfig", "TrainConfig", "RowsConfig", "SFTConfig"), SFTConfig),
@@ -12,8 +13,10 @@ CLASSES = {
     "DataConfig": DataConfig,
     **dict.fromkeys(("ReferenceConfig", "KnownReferenceConfig", "DPOConfig"), DPOConfig),
     "BCOConfig": BCOConfig,
+    **dict.fromkeys(("OnlineConfig", "GRPOConfig"), GRPOConfig),
+    "RLOOConfig": RLOOConfig,
 }
-RULES = [(owner, name, rule) for owner, table in RENAMED.items() for name, rule in table.items()]
+RULES = [(owner, name, rule) for owner, table in SPELLINGS.items() for name, rule in table.items()]
 
 
 @pytest.mark.parametrize(("owner", "name", "rule"), RULES, ids=[f"{owner}-{name}" for owner, name, _ in RULES])

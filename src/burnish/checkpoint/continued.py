@@ -36,6 +36,15 @@ FREE = {
     "fsdp_cpu_offload",
     "ddp_timeout",
     "save_async",
+    "reward_timeout",
+    "reward_memory",
+    "reward_workers",
+    "max_reward_failures",
+    "num_generations_eval",
+    "eval_sampling",
+    "success_reward",
+    "log_completions",
+    "num_completions_to_print",
 }
 """Options that a resumed run may change. Of the steps and the dtype what became of them is compared instead; how a step is cut
 and spread over processes changes nothing but rounding."""

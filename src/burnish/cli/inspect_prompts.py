@@ -13,8 +13,9 @@ from burnish.config.model import ModelConfig
 from burnish.config.online import OnlineConfig
 from burnish.models.load import load_tokenizer, stop_token_ids
 from burnish.report.tokens import length_histogram, show_example
-from burnish.rewards.samples import Failure
-from burnish.trainer.online import as_example, reward_pool
+from burnish.rewards.dry_run import made_up
+from burnish.rewards.samples import Failure, Reward
+from burnish.trainer.online import as_example, rewards_of
 from burnish.trainer.prompt_sets import PromptSets
 
 
@@ -23,7 +24,8 @@ def inspect_prompts(model: ModelConfig, data: DataConfig, args: OnlineConfig, *,
     quiet_bars()
     console = rich.console.Console()
     say: Callable[[str], None] = lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)  # noqa: E731
-    with reward_pool(None, args, None) as pool:
+    rewards = rewards_of(None, args)
+    try:
         train, held_out = open_sets(data, args.seed)
         stops = stop_token_ids(model)
         load = lambda: load_tokenizer(model, chat_template_path=args.chat_template_path, eos_token=args.eos_token)  # noqa: E731
@@ -40,7 +42,15 @@ def inspect_prompts(model: ModelConfig, data: DataConfig, args: OnlineConfig, *,
         ends = ", ".join(repr(sets.tokenizer.decode([one])) for one in sorted({sets.tokenizer.eos_token_id, *stops}))
         say(f"{len(lengths):,} prompts; a completion ends with {ends}, or after {args.max_completion_length:,} tokens.")
         for prompt in sets.prompts.first(2):
-            for name, reward in zip(pool.names, pool.try_on(prompt.row), strict=True):
-                told = f"fails: it {reward.reason}" if isinstance(reward, Failure) else "has nothing to say" if reward is None else f"{reward:g}"
-                say(f"{prompt.place}: of a made-up answer {name} {told}")
+            scored = rewards.submit([made_up(prompt.row)], 0).result().rewards[0]
+            for func, reward in zip(rewards.pool.funcs, scored, strict=True):
+                say(f"{prompt.place}: of a made-up answer, {func.name} {_told(reward)}.")
+    finally:
+        rewards.close()
     return 0
+
+
+def _told(reward: Reward) -> str:
+    if isinstance(reward, Failure):
+        return f"fails: it {reward.reason}: {reward.detail.splitlines()[0]}" if reward.detail else f"fails: it {reward.reason}"
+    return "has nothing to say" if reward is None else f"says {reward:g}"

@@ -25,6 +25,7 @@ INSTEAD = {
         ("model_adapter_name", "ref_adapter_name"), "the reference is the adapter as it is at the start, or ref_model_name_or_path"
     ),
     **dict.fromkeys(("embedding_func", "embedding_tokenizer"), "answers are not weighed by the density of their prompts"),
+    "rollout_func": "write an environment, and give environment_factory",
     "is_encoder_decoder": "models are decoders; leave it out",
     "packing": "examples never see each other and are never padded, so there is nothing to choose",
 }

@@ -5,7 +5,7 @@
         max_length: int | None = option(1024, "Longest row, in tokens.", at_least=1)
 
 A class made by `config` is a frozen, keyword-only dataclass. `SFTConfig(max_seq_length=512, bf16=True)` is translated by the table
-`RENAMED` before anything is stored; what was translated in a way the user should know of is kept in `notes`.
+`SPELLINGS` before anything is stored; what was translated in a way the user should know of is kept in `notes`.
 """
 
 import dataclasses
@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, dataclass_transform, get_type_hints
 
 from burnish.config.processes import processes
-from burnish.config.renamed import RENAMED, Rule
+from burnish.config.renamed import Rule
+from burnish.config.renamed_online import SPELLINGS
 from burnish.config.values import Accepted, ConfigError, conform, describe, nearest
 from burnish.deprecated import deprecated_options
 
@@ -77,10 +78,10 @@ def options(cls: type) -> dict[str, Option]:
 
 @functools.cache
 def rules(cls: type) -> dict[str, Rule]:
-    """The old spellings that a configuration class takes: its part of `RENAMED` and of the deprecated names, and its bases'."""
+    """The old spellings that a configuration class takes: its part of `SPELLINGS` and of the deprecated names, and its bases'."""
     found: dict[str, Rule] = {}
     for base in reversed(cls.__mro__):
-        found |= RENAMED.get(base.__name__, {})
+        found |= SPELLINGS.get(base.__name__, {})
         found |= {old: Rule(new=one.new_name, deprecated=str(one)) for old, one in deprecated_options(base.__name__).items()}
     return found
 

@@ -66,7 +66,8 @@ def harmless(*silent: Any, note: str) -> Rule:
     return Rule(unset=silent, note=note)
 
 
-def _whole(said: Mapping[str, Any], name: str, default: int) -> int:
+def whole(said: Mapping[str, Any], name: str, default: int) -> int:
+    """An old option that is an integer of at least 1. Raises ConfigError."""
     try:
         number = conform(said.get(name, default), int)
     except TypeError:
@@ -77,7 +78,7 @@ def _whole(said: Mapping[str, Any], name: str, default: int) -> int:
 
 
 def _batch_size(said: Mapping[str, Any], devices: int) -> tuple[int, str]:
-    rows, times = _whole(said, "per_device_train_batch_size", 8), _whole(said, "gradient_accumulation_steps", 1)
+    rows, times = whole(said, "per_device_train_batch_size", 8), whole(said, "gradient_accumulation_steps", 1)
     product = f"per_device_train_batch_size={rows} × gradient_accumulation_steps={times} × {devices} device{'s' if devices > 1 else ''}"
     return rows * times * devices, f"{product} is batch_size={rows * times * devices}; max_tokens_per_microbatch bounds the memory."
 

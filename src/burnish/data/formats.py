@@ -150,7 +150,8 @@ def find_format(row: Row, where: str, *, text_field: str = "text", accepted: Seq
 def _format(row_format: RowFormat, row: Row, present: Sequence[str], text_field: str) -> Format:
     name, required = row_format.name, _required(row_format.name, text_field, present)
     optional = [column for column in row_format.optional if column in present]
-    conversational = name in CHAT or (name in (*PAIR_FORMATS[1:], "unpaired", "prompt_completion") and isinstance(row[required[0]], list))
+    either = (*PAIR_FORMATS[1:], "unpaired", "prompt_completion", "prompt")
+    conversational = name in CHAT or (name in either and isinstance(row[required[0]], list))
     if name == "preference" and conversational and isinstance(row.get("prompt"), str):
         optional.remove("prompt")  # some sets repeat the question as text beside conversations that begin with it
     columns = (*required, *optional)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -104,6 +105,20 @@ def merge_adapter(adapter: str | Path, output_dir: str | Path) -> Path:
     save_model(model.merge_and_unload(), output_dir, tokenizer)
     check_export(wanted, output_dir, wanted.dtype)
     return output_dir
+
+
+def publish_weights(model: Any, folder: Path) -> None:
+    """Writes the model as it is now for a sampler of another process: plain, with any adapter added into the weights of a copy.
+
+    Raises ModelError where the folder cannot be written to, or the disk is full.
+    """
+    from peft import PeftModel
+
+    if isinstance(model, PeftModel):
+        model = copy.deepcopy(model)
+        _untie(model.get_base_model())
+        model = model.merge_and_unload()
+    save_model(model, folder, None)
 
 
 def _untie(model: Any) -> None:

@@ -18,13 +18,13 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import resource
 import secrets
 import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,7 +34,8 @@ from typing import Any
 from burnish.rewards.answers import column
 from burnish.rewards.samples import RewardError, Sample
 
-FENCED = re.compile(r"^[ \t]*```[ \t]*(?:python|py|python3)?[ \t]*\n(.*?)^[ \t]*```[ \t]*$", re.DOTALL | re.MULTILINE | re.IGNORECASE)
+FENCE = "```"
+PYTHON = ("", "python", "python3", "py")
 CONFINED = str(Path(__file__).with_name("confined.py"))
 WAITING = 4
 PRINTED = 16 * 2**20
@@ -81,8 +82,15 @@ def code(*, timeout: float = 5.0, memory_mib: int = 512, partial: bool = False) 
 
 def last_block(text: str) -> str | None:
     """The code of the last fenced block that is Python's or nobody's; None where there is none."""
-    found = FENCED.findall(text)
-    return found[-1] if found else None
+    found, inside, language = None, list[str](), None
+    for line in text.splitlines():
+        if language is None and line.lstrip().startswith(FENCE):
+            language, inside = line.strip().removeprefix(FENCE).strip().lower(), []
+        elif language is not None and line.strip() == FENCE:
+            found, language = (textwrap.dedent("\n".join(inside)) if language in PYTHON else found), None
+        else:
+            inside.append(line)
+    return found
 
 
 def cases_of(sample: Sample, partial: bool) -> list[tuple[str, str, str | None]]:

@@ -28,8 +28,10 @@ def confine(job):
         libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         alone = not libc.unshare(CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC)
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # which new namespaces may have undone
-    if alone:
-        inside = os.fork()  # the first process of its namespace: all others there end with it
+    for _ in range(2 * alone):
+        # the first is the first process of its namespace, with which all others there end, and which signals do not reach as they
+        # reach others; the second has the program
+        inside = os.fork()
         if inside:
             _, status = os.waitpid(inside, 0)
             code = os.waitstatus_to_exitcode(status)

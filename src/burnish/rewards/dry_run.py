@@ -25,7 +25,7 @@ def dry_run(pool: RewardPool, rows: Sequence[Mapping[str, Any]]) -> None:
 
     Raises RewardError, in one sentence, for a function that fails: its name, the row, what was raised, and the line.
     """
-    futures = [pool.submit([_made_up(row)], 0) for row in rows[:2]]
+    futures = [pool.submit([made_up(row)], 0) for row in rows[:2]]
     for i, future in enumerate(futures):
         for func, reward in zip(pool.funcs, future.result().rewards[0], strict=True):
             if isinstance(reward, Failure):
@@ -34,7 +34,8 @@ def dry_run(pool: RewardPool, rows: Sequence[Mapping[str, Any]]) -> None:
                 raise RewardError(f"The reward {func.name!r} fails on row {i} with a made-up answer: it {said}; mend it before training.")
 
 
-def _made_up(row: Mapping[str, Any]) -> Sample:
+def made_up(row: Mapping[str, Any]) -> Sample:
+    """The row's prompt with `ANSWER`, as text or as a message."""
     prompt = row["prompt"]
     completion = ANSWER if isinstance(prompt, str) else [{"role": "assistant", "content": ANSWER}]
     ids = np.arange(6, dtype=np.int32)

@@ -35,20 +35,22 @@ NOT_FIRST = 1 << 30
 class RewardModel:
     """``RewardModel(source, device=device)(samples)`` gives a score for each sample of a prompt.
 
-    `tokenizer` is the reward model's own; None: the one that is saved with it. `max_tokens` bounds what is run at once, and a row that is
-    longer than the model's positions is a `Failure`. Every process holds a whole copy.
+    `tokenizer` is the reward model's own; None: the one that is saved with it. `compute_dtype` as in `TrainConfig`. `max_tokens` bounds
+    what is run at once, and a row that is longer than the model's positions is a `Failure`. Every process holds a whole copy.
 
     Raises RewardError for a model without a trained head and a tokenizer without a template for conversations, and ModelError.
     """
 
-    def __init__(self, source: ModelSource, *, device: torch.device, tokenizer: Any = None, max_tokens: int = 16384) -> None:
+    def __init__(
+        self, source: ModelSource, *, device: torch.device, tokenizer: Any = None, compute_dtype: str = "auto", max_tokens: int = 16384
+    ) -> None:  # fmt: skip
         self.name, self.max_tokens = source.name, max_tokens
         model = self._loaded(source.model, device) if isinstance(source.model, str) else source.model.to(device)
         check_kind(model, "reward")
         if tokenizer is None:
             tokenizer = load_tokenizer(ModelConfig(model_name_or_path=str(model.config.name_or_path)))
         set_padding(model, tokenizer)
-        compute, _ = choose_compute_dtype("auto", device)
+        compute, _ = choose_compute_dtype(compute_dtype, device)
         register()
         fine = next(model.parameters()).dtype == torch.float32
         self.scorer = Scorer(model.requires_grad_(False), compute_dtype=compute if fine else None)

@@ -42,7 +42,7 @@ class Rewards:
             memory_mib=args.reward_memory,
         )
 
-    def load_models(self, device: torch.device, tokenizers: Sequence[Any] | Any = None) -> list[str]:
+    def load_models(self, device: torch.device, tokenizers: Sequence[Any] | Any = None, compute_dtype: str = "auto") -> list[str]:
         """What there is to say of them. `tokenizers`: one for each reward, None where it is a function's or saved with the model."""
         if not self._sources:
             return []
@@ -52,7 +52,7 @@ class Rewards:
         if len(several) != len(self.names):
             raise RewardError(f"There are {len(several)} reward_processing_classes for {len(self.names)} rewards; give one for each.")
         for i, source in self._sources.items():
-            self._models[i] = RewardModel(source, device=device, tokenizer=several[i])
+            self._models[i] = RewardModel(source, device=device, tokenizer=several[i], compute_dtype=compute_dtype)
         return [f"Reward model {model.name}: {message}" for model in self._models.values() for message in model.messages]
 
     def submit(self, samples: Sequence[Sample], step: int) -> Future[GroupRewards]:

@@ -3,42 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from burnish.distributed.launch import Launch, gather
 from burnish.rewards.dry_run import columns_of
-from burnish.rewards.samples import Reward, Sample
+from burnish.rewards.pool import GroupRewards
+from burnish.rewards.samples import Sample
 from burnish.rollout.groups import Conversation, Group, Path, Prompt, Rollout, sampled_segment
 from burnish.rollout.sampler import Completion, Request, Sampler, Sampling
 
 
-class Scored(Protocol):
-    """What scoring a group gives."""
+class Scoring(Protocol):
+    """`rewards.scoring.Rewards`."""
 
-    @property
-    def rewards(self) -> Sequence[Sequence[Reward]]:
-        """Of each sample, by each function."""
+    def submit(self, samples: Sequence[Sample], step: int) -> Future[GroupRewards]:
+        """The completions of a prompt: their scoring begins."""
         ...
 
-    @property
-    def extras(self) -> Mapping[str, Sequence[Any]]:
-        """Columns that functions log, an entry for each sample."""
+    def finish(self, samples: Sequence[Sample], functions: GroupRewards) -> GroupRewards:
+        """With what only this process can score."""
         ...
-
-    @property
-    def metrics(self) -> Mapping[str, Sequence[float]]: ...
-
-    @property
-    def seconds(self) -> Sequence[float]:
-        """Of each function."""
-        ...
-
-
-Submit = Callable[[Sequence[Sample], int], Future[Any]]
-"""The samples of a group and the step that asks → `Scored`, some time later."""
 
 
 class OneTurn:
@@ -80,18 +67,20 @@ class Collected:
 
 
 class Collector:
-    """Samples `n` completions of each prompt and has them scored. Prompts are dealt to the ranks in turn."""
+    """Samples `n` completions of each prompt and has them scored. Prompts are dealt to the ranks in turn; a server has rank 0 alone."""
 
-    def __init__(self, sampler: Sampler, conversation: Conversation, submit: Submit, here: Launch) -> None:
-        self._sampler, self._conversation, self._submit, self._here = sampler, conversation, submit, here
+    def __init__(self, sampler: Sampler, conversation: Conversation, scoring: Scoring, here: Launch) -> None:
+        self._sampler, self._conversation, self._scoring, self._here = sampler, conversation, scoring, here
 
     def __call__(self, prompts: Sequence[Prompt], n: int, sampling: Sampling, step: int) -> Collected:
-        """Call on every rank. Raises SamplingError, RewardError."""
+        """From the policy as it is after `step` steps. Call on every rank. Raises SamplingError, RewardError."""
         begun, here = time.monotonic(), self._here
-        mine = range(here.rank, len(prompts), here.world_size)
+        mine = range(here.rank, len(prompts), here.world_size) if self._sampler.exact else range(len(prompts) if here.main else 0)
+        if self._sampler.exact or here.main:
+            self._sampler.update(step)
         rollouts: dict[str, list[Rollout]] = {prompts[i].draw: [] for i in mine}
         by_draw = {prompts[i].draw: prompts[i] for i in mine}
-        scores: dict[str, Future[Any]] = {}
+        scores: dict[str, tuple[list[Sample], Future[GroupRewards]]] = {}
         last: dict[tuple[str, int], bool] = {}
 
         def then(completion: Completion) -> Request | None:
@@ -100,16 +89,20 @@ class Collector:
             return following
 
         requests = [self._conversation.begin(prompts[i], sample) for i in mine for sample in range(n)]
-        for completion in self._sampler.sample(requests, sampling, then):  # without a request, too: shards are gathered by all ranks
+        for completion in self._sampler.sample(requests, sampling, then) if requests or self._sampler.exact else ():
             draw = completion.request.prompt_id
             if last.pop((draw, completion.request.sample)):
                 group = rollouts[draw]
                 group.append(self._conversation.rollout(completion))
                 if len(group) == n:
                     group.sort(key=lambda one: one.sample)
-                    scores[draw] = self._submit([_sample(by_draw[draw], one) for one in group], step)
+                    samples = [_sample(by_draw[draw], one) for one in group]
+                    scores[draw] = samples, self._scoring.submit(samples, step)
         sampled = time.monotonic()
-        made = [(i, _group(prompts[i], rollouts[prompts[i].draw], scores[prompts[i].draw].result())) for i in mine]
+        made = []
+        for i in mine:
+            samples, future = scores[prompts[i].draw]
+            made.append((i, _group(prompts[i], rollouts[prompts[i].draw], self._scoring.finish(samples, future.result()))))
         scored = time.monotonic()
         everyone = [one for part in gather(made, here, f"the rollouts of step {step + 1}") for one in part]
         groups = tuple(group for _, group in sorted(everyone, key=lambda one: one[0]))
@@ -131,7 +124,7 @@ def _sample(prompt: Prompt, rollout: Rollout) -> Sample:
     )
 
 
-def _group(prompt: Prompt, rollouts: Sequence[Rollout], scored: Scored) -> Group:
+def _group(prompt: Prompt, rollouts: Sequence[Rollout], scored: GroupRewards) -> Group:
     """With their rewards, those that the rollouts brought with them first."""
     extras = [{name: column[i] for name, column in scored.extras.items()} for i in range(len(rollouts))]
     whole = [replace(one, rewards=(*one.rewards, *scored.rewards[i]), extras={**one.extras, **extras[i]}) for i, one in enumerate(rollouts)]

@@ -109,7 +109,7 @@ def _line(rollout: Rollout) -> dict[str, Any]:
 def _logps(segment: Segment) -> list[float | None]:
     if segment.behaviour_logp is None:
         return [None] * len(segment)
-    return [round(float(value), 4) for value in segment.behaviour_logp]
+    return [None if np.isnan(value) else round(float(value), 4) for value in segment.behaviour_logp]
 
 
 def _plain(reward: Reward) -> float | Mapping[str, str] | None:

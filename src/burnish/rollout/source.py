@@ -24,7 +24,7 @@ from burnish.rollout.drawing import Prompts
 from burnish.rollout.examples import examples_of, lines_of, packed, unpacked, with_behaviour
 from burnish.rollout.groups import Group, Judged
 from burnish.rollout.measure import measured
-from burnish.rollout.sampler import Sampler, Sampling
+from burnish.rollout.sampler import Sampling
 from burnish.types import Example
 
 Judge = Callable[[Sequence[Group]], Judged]
@@ -38,7 +38,6 @@ class Wiring:
     """What rollouts are made with."""
 
     prompts: Prompts
-    sampler: Sampler
     sampling: Sampling
     collect: Collector
     judge: Judge
@@ -97,7 +96,6 @@ class RolloutBatches:
     def _sample(self, cursor: Cursor) -> Totals:
         """Fills `_pending`; returns what was measured, on rank 0."""
         w, args, step = self._w, self._args, self._w.steps_done()
-        w.sampler.update(step)
         kept, dropped, collected, after = self._groups(cursor, step)
         self._after = after, after[0] + after[1] / len(w.prompts)
         w.failures.add([rollout.rewards for group in (*kept, *dropped) for rollout in group.rollouts])

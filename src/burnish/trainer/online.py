@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,24 +18,27 @@ from burnish.config.values import ConfigError
 from burnish.data.batches import Batches
 from burnish.data.spread import spread
 from burnish.distributed.launch import Launch
+from burnish.models.export import publish_weights
 from burnish.models.load import stop_token_ids
+from burnish.models.policy import Policy
 from burnish.models.reference import Reference, WantedReference
 from burnish.models.start import Started
 from burnish.ops.reduce import Totals
 from burnish.report.samples import SampleFiles
 from burnish.report.tokens import show_example
-from burnish.rewards.contract import reward_func
 from burnish.rewards.dry_run import dry_run
-from burnish.rewards.pool import RewardPool
+from burnish.rewards.names import reward_sources
+from burnish.rewards.scoring import Rewards
 from burnish.rewards.total import FailureCount
 from burnish.rollout.collect import Collector, OneTurn
 from burnish.rollout.examples import lines_of
-from burnish.rollout.groups import Conversation, Group, Judged
+from burnish.rollout.groups import Conversation, Group, Judged, Prompt
 from burnish.rollout.judging import divergences
 from burnish.rollout.local import LocalSampler
 from burnish.rollout.sampler import Sampler, Sampling
 from burnish.rollout.source import RolloutBatches, Wiring
 from burnish.rollout.tasks import Tasks
+from burnish.rollout.vllm import PROBE, VLLMSampler
 from burnish.run import Method
 from burnish.trainer.prompt_sets import PromptSets
 from burnish.trainer.trainer import Trainer
@@ -73,20 +78,23 @@ class OnlineMethod(Method):
 
 
 class OnlineTrainer(Trainer[C]):
-    """A trainer that samples. `reward_funcs`: one function or several, as `rewards/contract.py` describes them; `train_dataset` has rows
-    with a prompt, and columns for the rewards. The others as in `Trainer`.
+    """A trainer that samples. `reward_funcs`: a function, a name or a model, or several (`rewards/names.py`); None: those of `args`.
+    `train_dataset` has rows with a prompt, and columns for the rewards. `reward_processing_classes`: tokenizers of reward models. The
+    others as in `Trainer`.
 
     Raises RewardError, before the model is loaded, for a reward that fails on the first rows.
     """
 
     policy_evaluates: ClassVar[bool] = False
 
-    def __init__(self, model: Any, reward_funcs: Any = None, args: C | None = None, **more: Any) -> None:
+    def __init__(
+        self, model: Any, reward_funcs: Any = None, args: C | None = None, *, reward_processing_classes: Any = None, **more: Any
+    ) -> None:
         if isinstance(reward_funcs, TrainConfig):
             raise ConfigError(
                 f"The second argument of {type(self).__name__} is reward_funcs, as in TRL; write args={type(reward_funcs).__name__}(...)."
             )
-        self._reward_funcs = reward_funcs
+        self._reward_funcs, self._reward_tokenizers = reward_funcs, reward_processing_classes
         super().__init__(model, args, **more)
 
     # What a method's trainer says
@@ -106,17 +114,14 @@ class OnlineTrainer(Trainer[C]):
     # How it is put together
 
     def read_sets(self, train: Any, evaluation: Any, tokenizer: Callable[[], Any]) -> PromptSets:
-        self.pool = self._rewards()
-        weakref.finalize(self, self.pool.close)
+        if self.compute_metrics is not None:
+            raise ConfigError("compute_metrics sees the tokens of a data set, and here there is none; write a reward function.")
+        self.rewards = rewards_of(self._reward_funcs, self.args)
+        weakref.finalize(self, self.rewards.close)
         sets = PromptSets(train, evaluation, self.args, tokenizer, stop_token_ids(self.model_config))
         rows = [prompt.row for prompts in filter(None, (sets.prompts, *sets.eval.values())) for prompt in prompts.first(2)]
-        dry_run(self.pool, rows)
+        dry_run(self.rewards.pool, rows)
         return sets
-
-    def _rewards(self) -> RewardPool:
-        given = self._reward_funcs
-        funcs = [reward_func(one) for one in (given if isinstance(given, list | tuple) else [given])]
-        return RewardPool(funcs, workers=self.args.reward_workers, timeout=self.args.reward_timeout, memory_mib=self.args.reward_memory)
 
     def reference(self) -> WantedReference | None:
         if not self.args.beta:
@@ -124,12 +129,14 @@ class OnlineTrainer(Trainer[C]):
         return WantedReference(model=self.args.ref_model_name_or_path, args=self.args, identify=model_identity)
 
     def method(self, started: Started) -> Method:
-        args, names = self.args, [func.name for func in self.pool.funcs]
+        args, names = self.args, self.rewards.names
+        for message in self.rewards.load_models(self.here.device, self._reward_tokenizers):
+            self.console.message(message)
         self._failures = FailureCount(names, args.max_reward_failures)
         self.files = SampleFiles(self.directory.path)
         started.policy.temperature = args.temperature
         sampler = self._sampler(started)
-        self._collect = Collector(sampler, self._conversation(sampler), self.pool.submit, self.here)
+        self._collect = Collector(sampler, self._conversation(sampler), self.rewards, self.here)
         self.tasks = Tasks(args, self._collect, self._judged, self._sampling(), names)
         self.rollouts: RolloutBatches | None = None
         if self.sets.prompts is not None:
@@ -140,7 +147,6 @@ class OnlineTrainer(Trainer[C]):
         stale = self.args.steps_per_generation * self.args.num_iterations > 1
         return Wiring(
             prompts=self.sets.prompts,
-            sampler=sampler,
             sampling=self._sampling(),
             collect=self._collect,
             judge=self._judged,
@@ -155,7 +161,39 @@ class OnlineTrainer(Trainer[C]):
         )
 
     def _sampler(self, started: Started) -> Sampler:
-        return LocalSampler(started.policy, text=self.processing_class.decode, memory=self.args.sampler_memory)
+        if self.args.use_vllm:
+            return self._server(started)
+        sampler = LocalSampler(started.policy, text=self.processing_class.decode, memory=self.args.sampler_memory)
+        for message in sampler.messages:
+            self.console.message(message)
+        return sampler
+
+    def _server(self, started: Started) -> Sampler:
+        args, policy = self.args, started.policy
+        if args.fsdp != "no" and self.here.world_size > 1:
+            raise ConfigError("use_vllm=True publishes weights that one process holds whole, and fsdp shards them; use fsdp='no'.")
+
+        @torch.no_grad()
+        def rescore(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
+            examples = [_scored(context, completion) for context, completion in pairs]
+            policy.temperature, temperature = 1.0, policy.temperature
+            try:
+                return spread(examples, _still(policy), self.max_tokens, Launch(device=self.here.device))
+            finally:
+                policy.temperature = temperature
+
+        return VLLMSampler(
+            args.vllm_url,
+            publish=lambda folder: publish_weights(policy.model, folder),
+            rescore=rescore,
+            probe=self.processing_class.encode(PROBE, add_special_tokens=False),
+            weights_dir=Path(args.vllm_weights_dir or self.directory.path / "vllm"),
+            model=args.vllm_model,
+            timeout=args.vllm_server_timeout,
+            tolerance=args.vllm_tolerance,
+            concurrency=args.vllm_concurrency,
+            untied_head=args.vllm_untied_head,
+        )
 
     def _conversation(self, sampler: Sampler) -> Conversation:
         return OneTurn(self.processing_class, self.args.max_completion_length, exact=sampler.exact)
@@ -169,7 +207,7 @@ class OnlineTrainer(Trainer[C]):
         )  # fmt: skip
 
     def _judged(self, groups: Sequence[Group]) -> Judged:
-        return self.judge(groups, self.args.reward_weights or [1.0] * len(self.pool.funcs))
+        return self.judge(groups, self.rewards.weights)
 
     def divergences(self, groups: Sequence[Group]) -> Tensor:
         """``log π - log π_ref`` of every rollout `[B]`: 0 before the first step, where the policy is its own reference."""
@@ -181,19 +219,19 @@ class OnlineTrainer(Trainer[C]):
 
     @torch.no_grad()
     def _policy_logps(self, examples: Sequence[Example]) -> Any:
-        return spread(examples, lambda tree: self.policy(tree).logp_N, self.max_tokens, self.here)
+        return spread(examples, _still(self.policy), self.max_tokens, self.here)
 
     def batches(self) -> Batches:
         return self.rollouts if self.rollouts is not None else _NoBatches()
 
     def identity(self) -> dict[str, str]:
-        return super().identity() | {"rewards": ", ".join(func.name for func in self.pool.funcs)}
+        return super().identity() | {"rewards": ", ".join(self.rewards.names)}
 
     def eval_metrics(self, prefix: str, seen: Iterable[tuple[TokenTree, TokenOutputs]]) -> Mapping[str, float]:
         step = self.state.global_step
         found, groups, judged = self.tasks(prefix, self.sets.open[prefix], step)
         if self.here.main:
-            names, text = tuple(func.name for func in self.pool.funcs), self.processing_class.decode
+            names, text = tuple(self.rewards.names), self.processing_class.decode
             self.files.append(lines_of(groups, judged, step=step, name=prefix, names=names, text=text))
         return found
 
@@ -208,13 +246,47 @@ class OnlineTrainer(Trainer[C]):
         prompts = self.sets.prompts
         self.console.message(
             f"{len(prompts):,} prompts, {self.run.max_steps:,} steps of {self.args.batch_size} prompts with {self.args.num_generations} "
-            f"completions each; rewards: {', '.join(func.name for func in self.pool.funcs)}."
+            f"completions each; rewards: {', '.join(self.rewards.names)}."
         )
         if not found.step and self.here.main:
             (first,) = prompts.first(1)
-            segment = Segment(token_ids=first.token_ids, source="prompt", trained=False)
-            shown = Example(group_id=first.place, prompt=(), branches=(Branch(segments=(segment,)),))
-            show_example(shown, self.processing_class, self.console.console, max_tokens=120)
+            show_example(as_example(first), self.processing_class, self.console.console, max_tokens=120)
+
+
+def rewards_of(reward_funcs: Any, args: OnlineConfig) -> Rewards:
+    """Those that the trainer is given, or else those that `args` names. Forks: before the model is loaded.
+
+    Raises ConfigError, RewardError.
+    """
+    if reward_funcs is not None and args.reward_funcs is not None:
+        raise ConfigError("reward_funcs of the trainer and reward_funcs of its configuration both name rewards; give one of them.")
+    return Rewards(reward_sources(args.reward_funcs if reward_funcs is None else reward_funcs, args.reward_kwargs), args)
+
+
+def as_example(prompt: Prompt) -> Example:
+    """To be shown."""
+    segment = Segment(token_ids=prompt.token_ids, source="prompt", trained=False)
+    return Example(group_id=prompt.place, prompt=(), branches=(Branch(segments=(segment,)),))
+
+
+def _still(policy: Policy) -> Callable[[TokenTree], Tensor]:
+    """Its log-probs without dropout."""
+
+    def logps(tree: TokenTree) -> Tensor:
+        training = policy.training
+        policy.eval()
+        try:
+            return policy(tree).logp_N
+        finally:
+            policy.train(training)
+
+    return logps
+
+
+def _scored(context: np.ndarray, completion: np.ndarray) -> Example:
+    prompt = Segment(token_ids=context, source="prompt", trained=False)
+    branch = Branch(segments=(Segment(token_ids=completion, source="model", trained=True),))
+    return Example(group_id="probe", prompt=(prompt,), branches=(branch,))
 
 
 class _NoBatches:

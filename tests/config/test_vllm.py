@@ -1,0 +1,53 @@
+"""Options of sampling by a vLLM server: names and defaults as in TRL, and the sentence of every refusal."""
+
+import pytest
+
+from burnish.config.base import options
+from burnish.config.values import ConfigError
+from burnish.config.vllm import VLLMConfig
+
+
+def test_defaults_are_trls():
+    """Of TRL 1.16's GRPOConfig; its host 0.0.0.0 is this machine, as 127.0.0.1 is."""
+    args = VLLMConfig()
+    assert (args.use_vllm, args.vllm_server_base_url, args.vllm_server_port, args.vllm_server_timeout) == (False, None, 8000, 240.0)
+    assert args.vllm_importance_sampling_correction is True
+    assert args.vllm_importance_sampling_mode == "sequence_mask"
+    assert (args.vllm_importance_sampling_clip_max, args.vllm_importance_sampling_clip_min) == (3.0, None)
+
+
+def test_every_help_is_a_short_sentence():
+    for name, one in options(VLLMConfig).items():
+        assert one.help.endswith("."), name
+        assert len(one.help) <= 100, name
+
+
+def test_the_address():
+    assert VLLMConfig().vllm_url == "http://127.0.0.1:8000"
+    assert VLLMConfig(use_vllm=True, vllm_server_host="node7", vllm_server_port=81).vllm_url == "http://node7:81"
+    assert VLLMConfig(use_vllm=True, vllm_server_base_url="https://a/b").vllm_url == "https://a/b"
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"vllm_server_port": 81}, "vllm_server_port=81 has no effect without use_vllm=True; add that, or leave it out."),
+        (
+            {"use_vllm": True, "vllm_server_base_url": "http://a", "vllm_server_host": "b"},
+            "vllm_server_host='b' has no effect beside vllm_server_base_url='http://a'; give one of them.",
+        ),
+        (
+            {"use_vllm": True, "vllm_importance_sampling_correction": False, "vllm_importance_sampling_clip_max": 2},
+            "vllm_importance_sampling_clip_max=2.0 has no effect with vllm_importance_sampling_correction=False; leave one of them out.",
+        ),
+        (
+            {"use_vllm": True, "vllm_importance_sampling_clip_min": 4},
+            "vllm_importance_sampling_clip_min=4.0 is above vllm_importance_sampling_clip_max=3.0.",
+        ),
+        ({"use_vllm": True, "vllm_server_port": 0}, "vllm_server_port must be an integer of at least 1 and of at most 65535, not 0."),
+    ],
+)
+def test_refusals(said, words):
+    with pytest.raises(ConfigError) as error:
+        VLLMConfig(**said)
+    assert str(error.value) == words
