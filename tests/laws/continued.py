@@ -88,7 +88,7 @@ def samples(folder: Path) -> list[dict[str, Any]]:
 
 
 def cut_short(run: Path, step: int, into: Path) -> None:
-    """What is left of `run` when it is killed after checkpoint `step`, in the middle of a later line of its metrics, and of later samples."""
+    """What is left of `run` when it is killed after checkpoint `step`, in the middle of later metrics and samples."""
     shutil.copytree(run, into)
     for checkpoint in into.glob("checkpoint-*"):
         if int(checkpoint.name.removeprefix("checkpoint-")) > step:

@@ -79,7 +79,9 @@ WHOLE_RUNS = {"two voices": SAME_RUN, "resume": SAME_RUN, "seed": SAME_RUN, "exp
 SAMPLING = {"num_generations": 3, "max_completion_length": 5, "reward_workers": 1}
 
 
-def grpo(loss: str, name: str = "", examples: Any = groups, exempt: dict[str, str] | None = None, options: Any = None, **chosen: Any) -> Case:
+def grpo(
+    loss: str, name: str = "", examples: Any = groups, exempt: dict[str, str] | None = None, options: Any = None, **chosen: Any
+) -> Case:
     def method(args: GRPOConfig, parts: Any) -> GRPO:
         made = GRPO(args, policy=parts.policy, reference=parts.reference if args.beta else None, here=parts.here)
         made.version = NOW
@@ -122,7 +124,7 @@ CASES: tuple[Case, ...] = (
     ),
     grpo(
         "bnpo", "corrected", lambda n: groups(n, drawn=True, left_out=False),
-        off_policy_mask_threshold=0.05, vllm_importance_sampling_mode="token_truncate",
+        off_policy_mask_threshold=0.05,
     ),
     Case(
         name="rloo",

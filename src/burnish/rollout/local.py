@@ -72,7 +72,8 @@ class LocalSampler:
         with gathered(self.policy):
             device = next(self.policy.model.parameters()).device
             budget = self._memory * 2**30 if self._memory is not None else SHARE * device_memory(device)
-            self._token_bytes = self._token_bytes or _token_bytes(self.policy, device)
+            if not self._token_bytes or not requests:  # FSDP expects a backward of what came last forward, and it is the same on all ranks
+                self._token_bytes = _token_bytes(self.policy, device)
             run = _Run(self.policy, sampling, self._text, device, budget, self._token_bytes, self._version)
             run.add(requests)
             while run.busy:
@@ -107,8 +108,11 @@ def decoder_of(policy: Policy, device: torch.device) -> Decoder | PlainDecoder:
 
 
 def _token_bytes(policy: Policy, device: torch.device) -> int:
-    """Of one token's keys and values; 0 where that is not known. Found out before the first rows are begun: which rows are computed together
-    must not depend on what was sampled before, or a run that is continued would round otherwise than one that was not stopped."""
+    """Of one token's keys and values; 0 where that is not known.
+
+    It is found out before the first rows are begun: which rows are computed together must not depend on what was sampled before, or a
+    run that is continued would round otherwise than one that was never stopped.
+    """
     if policy.paths.attention != "tree":
         return 0
     decoder = decoder_of(policy, device)
