@@ -13,30 +13,21 @@ from burnish.config.values import ConfigError
 from burnish.methods import grpo, rloo
 from burnish.models.policy import TreeModel
 from burnish.rewards.samples import Failure
-from burnish.rollout.groups import Group, Path, Prompt, Rollout
-from burnish.types import Branch, Segment
+from burnish.types import Branch
 from tests.laws.continued import lines, samples, weights
 from tests.laws.methods import CASES, build_trainer, cases
 from tests.laws.rollout_cases import SAMPLING, GRPOTrainer, RLOOTrainer
 from tests.laws.runs import make_run, same_model, take, whole_step
+from tests.rollout.made import group
 
 CASE = next(case for case in CASES if case.name == "grpo-grpo")
 JUDGES = {"grpo": grpo.judge, "rloo": rloo.judge}
 
 
-def group(*rewards, place="row"):
-    segment = Segment(token_ids=[5, 6], source="model", trained=True, behaviour_logp=[-1.0, -2.0], policy_version=0)
-    rollouts = [
-        Rollout(sample=i, paths=(Path(segments=(segment,)),), completion="w", finish_reason="stop", rewards=one if isinstance(one, tuple) else (one,))
-        for i, one in enumerate(rewards)
-    ]  # fmt: skip
-    return Group(prompt=Prompt(place=place, draw=place, row={}, token_ids=np.array([1, 2])), rollouts=tuple(rollouts))
-
-
 @cases("silence")
 @pytest.mark.parametrize("reward", [0.0, 1.0, 0.1, 1 / 3, -1e30, 1e-30])
 def test_equal_rewards_have_an_advantage_of_exactly_0(case, reward):
-    """In floats three times 0.1 is not 0.3: the mean of three times 0.1 may be another number than 0.1, and divided by 1e-4 it would show."""
+    """The mean of three times 0.1 is not quite 0.1 in floats, and divided by 1e-4 that would show."""
     args = case.config()
     other = group(0.0, 1.0, 0.5)
     for size in (2, 3, 7):
