@@ -41,7 +41,7 @@ def ranks(tmp_path_factory):
 
 
 def test_two_ranks_sample_what_one_process_would(ranks):
-    """Whatever the other has to do; afterwards the weights are shards again, log-probs are the trainer's, and training goes on as it did."""
+    """Whatever the other has to do; afterwards the weights are shards again, log-probs the trainer's, and training goes on."""
     policy = policy_of()
     wanted = [[tokens(sampler_of(policy).sample(part, SAMPLING)) for part in asked(rank)] for rank in range(2)]
     norm = train_alone(policy)
