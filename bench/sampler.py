@@ -115,8 +115,9 @@ def speed(results: list[dict[str, Any]]) -> float:
 
 def describe(name: str, results: list[dict[str, Any]]) -> str:
     cpu, peak = median(one["tokens"] / one["cpu_s"] for one in results), median(one["peak_bytes"] for one in results)
-    tokens, mean = results[-1]["tokens"], results[-1]["tokens"] / results[-1]["completions"]
-    return f"{name:<10} {speed(results):6.1f} tokens/s  {cpu:6.1f} tokens/CPU s  {peak / 1e9:5.2f} GB peak  {tokens:,} tokens, {mean:.0f} a completion"
+    tokens, completions = (results[-1][key] for key in ("tokens", "completions"))
+    rates = f"{speed(results):6.1f} tokens/s  {cpu:6.1f} tokens/CPU s"
+    return f"{name:<10} {rates}  {peak / 1e9:5.2f} GB peak  {tokens:,} tokens, {tokens / completions:.0f} a completion"
 
 
 def measured(lengths: Any) -> dict[str, Any]:
