@@ -13,11 +13,13 @@ from burnish.config import (
     CPOConfig,
     DataConfig,
     DPOConfig,
+    GRPOConfig,
     KTOConfig,
     ModelConfig,
     ORPOConfig,
     PRMConfig,
     RewardConfig,
+    RLOOConfig,
     SFTConfig,
 )
 
@@ -93,10 +95,35 @@ OTHERS = {
     "reward": (RewardConfig, "RewardTrainer", "pairs"),
     "prm": (PRMConfig, "PRMTrainer", "steps"),
 }
+ONLINE = {"grpo": (GRPOConfig, "GRPOTrainer"), "rloo": (RLOOConfig, "RLOOTrainer")}
 
 
-def of_method(method):
-    return [method, "--model_name_or_path", "model", "--dataset_name", f"{OTHERS[method][2]}.jsonl", "--learning_rate", "1e-3"]
+def of_method(method, *more):
+    rows = OTHERS[method][2] if method in OTHERS else "prompts"
+    return [method, "--model_name_or_path", "model", "--dataset_name", f"{rows}.jsonl", "--learning_rate", "1e-3", *more]
+
+
+@pytest.mark.parametrize("method", ONLINE)
+def test_each_method_that_samples_is_given_its_own_configuration(folder, monkeypatch, capsys, method):
+    (folder / "prompts.jsonl").write_text('{"prompt": "Add 1 and 2.", "answer": "3"}\n')
+    cls, trainer = ONLINE[method]
+    seen, shown = [], []
+    train_with(monkeypatch, lambda *given: seen.append(given) or 0, method, trainer)
+    assert main(of_method(method, "--reward_funcs", "exact")) == 0
+    args = cls(learning_rate=1e-3, reward_funcs=["exact"])
+    assert seen == [(ModelConfig(model_name_or_path="model"), DataConfig(dataset_name="prompts.jsonl"), args)]
+
+    def inspect_prompts(model, data, args, *, rows):
+        shown.append((args, rows))
+        return 0
+
+    stand_in(monkeypatch, "burnish.cli.inspect_prompts", inspect_prompts=inspect_prompts)
+    assert main(["inspect", *of_method(method, "--reward_funcs", "exact")]) == 0
+    assert shown == [(args, 3)]
+    assert main(of_method(method)) == 2
+    assert capsys.readouterr().err == (
+        "error: No reward is named; give --reward_funcs, such as accuracy_reward, or my_rewards.py:my_function.\n"
+    )
 
 
 @pytest.mark.parametrize("method", OTHERS)
@@ -113,7 +140,7 @@ def test_each_method_is_given_its_own_configuration(folder, monkeypatch, method)
 
 
 def test_every_method_has_its_commands():
-    assert set(METHODS) == {"sft", *OTHERS}
+    assert set(METHODS) == {"sft", *OTHERS, *ONLINE}
     assert {f"inspect {method}" for method in METHODS} == {name for name in COMMANDS if name.startswith("inspect ")}
     assert set(METHODS) < set(COMMANDS)
 

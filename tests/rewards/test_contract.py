@@ -127,6 +127,7 @@ def test_functions_of_modules_and_files(tmp_path, monkeypatch):
         "my_rewards:NUMBER": r"^The reward 'my_rewards:NUMBER' is a int; name a function\.$",
         "nowhere.py:half": r"^There is no file 'nowhere.py' to take a reward from\.$",
         "broken.py:half": r"^The file 'broken.py' could not be run to take a reward from it \(ZeroDivisionError: division by zero\)\.$",
+        "my_rewards.py": r"^'my_rewards.py' names a file; name a function in it, as 'my_rewards.py:function'\.$",
         "acuracy": r"^There is no reward 'acuracy'; the nearest is 'accuracy'\.$",
         "zzz": r"^There is no reward 'zzz'; there are accuracy, code, cosine, ",
     }.items():

@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from burnish.config.rewards import RewardsConfig
-from burnish.rewards.model import RewardModel
+from burnish.rewards.model import RewardModel, _example
 from burnish.rewards.names import ModelSource, reward_sources
 from burnish.rewards.samples import Failure, RewardError, Sample
 from burnish.rewards.scoring import Rewards
@@ -73,6 +73,18 @@ def test_texts_are_scored_at_their_end_of_sequence():
     tokenizer, model = tiny_tokenizer(), tiny_classifier()
     expected = [alone(model, [*tokenizer("w1 w2 " + one)["input_ids"], tokenizer.eos_token_id]) for one in ANSWERS]
     assert scored(model, [sample("w1 w2 ", one) for one in ANSWERS]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_what_completions_begin_with_is_computed_once():
+    """Of rows of 5, 6 and 4 tokens the first two are the same in all, and the last of each stays in its branch: 2 + 3 + 4 + 2 = 11."""
+    rows = [np.array(one) for one in ([1, 2, 3, 4, 5], [1, 2, 3, 9, 9, 9], [1, 2, 7, 4])]
+    example = _example(rows)
+    assert (len(example), [len(branch) for branch in example.branches], example.trained_tokens) == (11, [3, 4, 2], 3)
+    assert [len(branch) for branch in _example([rows[0], rows[0][:2]]).branches] == [4, 1]
+    answers = ["w4 w5 w6 w7", "w4 w5 w8 w9 w9", "w1 w5 w6 w7"]
+    model = tiny_classifier()
+    each = [scored(model, [sample("w1 ", one)])[0] for one in answers]
+    assert scored(model, [sample("w1 ", one) for one in answers]) == pytest.approx(each, abs=1e-6)
 
 
 def test_a_lone_completion():

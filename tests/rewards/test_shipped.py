@@ -48,7 +48,7 @@ def test_accuracy():
     pytest.importorskip("math_verify")
     assert rewards.accuracy_reward(messages(*HALF), [r"\frac{1}{2}"] * 6) == HALF_TRL
     assert rewards.accuracy_reward(messages(r"\boxed{2}", r"\boxed{x^2+2x+1}"), ["no number at all", "$(x+1)^2$"]) == [None, 1.0]
-    assert rewards.accuracy_reward([r"\boxed{2}"], ["2"]) == [1.0]  # text, which TRL's does not take
+    assert rewards.accuracy_reward([r"\boxed{2}"] * 3, ["2", 2, None]) == [1.0, 1.0, None]  # texts and numbers, which TRL's does not take
     (one,) = reward_sources("accuracy")
     assert [one.function(sample(text, solution=r"\frac{1}{2}")) for text in HALF] == HALF_TRL
 
@@ -107,6 +107,8 @@ def test_the_schedule_of_cosine():
         ("Paris, I think", "Paris", 0.0),
         ("４", ["four", "4"], 1.0),  # noqa: RUF001  a wide digit, which NFKC makes a plain one
         ("4.0", 4, 0.0),
+        ("4", 4, 1.0),
+        ("None", None, None),
         ("", "Paris", 0.0),
     ],
 )

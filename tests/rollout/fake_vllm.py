@@ -57,7 +57,8 @@ class FakeVLLM:
         """Whether it is started anew when it hangs up so."""
         self.on_death: Callable[[], object] = lambda: None
         self.gate: threading.Event | None = None
-        """Waited for before each second completion of an answer ends."""
+        """Waited for, 5 s at most, before any but the first completion of an answer."""
+        self.waited_out = False
         self.spoil: Callable[[dict[str, Any]], Any] = lambda choice: choice
         self.restart()
 
@@ -110,7 +111,7 @@ class FakeVLLM:
             ids = [10 + i + j for j in range(count - 1)] + [body["stop_token_ids"][0] if stops else 60]
             ps = logps(self.w, body["prompt"], ids).tolist()
             if i and self.gate is not None:
-                self.gate.wait(5)
+                self.waited_out |= not self.gate.wait(5)
             for at in range(0, count, 2):
                 choice: dict[str, Any] = {"index": i, "token_ids": ids[at : at + 2], "logprobs": {"token_logprobs": ps[at : at + 2]}}
                 choice |= {"finish_reason": None, "stop_reason": None}

@@ -327,6 +327,7 @@ def test_an_answer_that_does_not_go_on(server, trainer, tmp_path):
     server.gate = threading.Event()
     with pytest.raises(SamplingError, match=r"said nothing for 0\.5 s, and owes 1 completions"):
         list(sampler.sample(requests([4, 6]), STOPS))
+    assert not server.waited_out, "what was under way was read to its end"
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("vllm")]
 
 
@@ -395,11 +396,17 @@ def test_completions_that_are_not_what_was_asked_for(sampler, server, spoil, wor
         list(sampler.sample(requests([4, 6], samples=1), STOPS))
 
 
-def test_an_error_in_the_middle_of_an_answer(sampler, server):
+def test_an_error_within_an_answer(sampler, server):
+    """Of the server (code 500): asked for again. Of the request (400): refused."""
     sampler.update(0)
+    errors = [{"error": {"message": "out of memory", "code": 500}}]
     plain = server.events
-    server.events = lambda body: iter([{"error": {"message": "out of memory"}}]) if len(server.bodies) < 9 else plain(body)
+    server.events = lambda body: iter([errors.pop()]) if errors else plain(body)
     assert len(list(sampler.sample(requests([4, 6]), STOPS))) == 2
+    assert not errors
+    errors.append({"error": {"message": "Token id 99 is out of vocabulary", "code": 400}})
+    with pytest.raises(SamplingError, match=r"refused a request \(Token id 99 is out of vocabulary\)"):
+        list(sampler.sample(requests([4, 6]), STOPS))
 
 
 def test_a_probe_that_is_too_short(trainer, tmp_path):

@@ -27,6 +27,30 @@ def memory_bytes() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+TOKENS = {
+    "loss": "loss {:.4g}",
+    "learning_rate": "lr {:.3g}",
+    "grad_norm": "grad {:.3g}",
+    "tokens_per_second": "{:,.0f} tok/s",
+    "trained_share": "{:.0%} trained",
+}
+"""Metric → how it is shown, in this order."""
+ROLLOUTS = {
+    "reward": "reward {:.3g}",
+    "reward_stderr": "± {:.2g}",
+    "frac_groups_with_signal": "signal {:.0%}",
+    "kl": "kl {:.3g}",
+    "entropy": "entropy {:.3g}",
+    "completions/mean_length": "{:.0f} tokens",
+    "completions/clipped_ratio": "{:.0%} cut off",
+    "clip_ratio/region_mean": "{:.1%} clipped",
+    "sampling_tokens_per_second": "{:,.0f} tok/s sampled",
+    "learning_rate": "lr {:.3g}",
+    "grad_norm": "grad {:.3g}",
+    "loss": "loss {:.4g}",
+}
+
+
 class Console:
     """All a run prints. Silent on every rank but the main one."""
 
@@ -77,14 +101,12 @@ class Console:
         memory and time left are measured here::
 
             step 20/300  loss 1.234  lr 1.9e-05  grad 0.83  1,234 tok/s  61% trained  2.1 GB  4:12 left
+
+        Of rollouts what matters is shown instead, and the loss last::
+
+            step 20/300  reward 0.61  ± 0.03  signal 45%  entropy 0.8  96 tokens  3% cut off  512 tok/s sampled  …  loss 0.01
         """
-        shown = {
-            "loss": "loss {:.4g}",
-            "learning_rate": "lr {:.3g}",
-            "grad_norm": "grad {:.3g}",
-            "tokens_per_second": "{:,.0f} tok/s",
-            "trained_share": "{:.0%} trained",
-        }
+        shown = ROLLOUTS if "reward" in logs else TOKENS
         parts = [form.format(logs[name]) for name, form in shown.items() if name in logs]
         self._figures = "  ".join([*parts, f"{memory_bytes() / 1e9:.1f} GB"])
         self.advance(step)

@@ -15,11 +15,14 @@ from __future__ import annotations
 import gzip
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from burnish.report.metrics import MetricsError
+
+if TYPE_CHECKING:
+    import rich.console
 
 FOLDER = "samples"
 LARGEST = 64 * 2**20
@@ -78,6 +81,26 @@ def read_samples(output_dir: Path) -> Iterator[dict[str, Any]]:
                     yield json.loads(line)
             except (EOFError, ValueError):
                 return
+
+
+def show_samples(lines: Sequence[Mapping[str, Any]], console: rich.console.Console, count: int) -> None:
+    """Prints the first `count` of one prompt's lines: what was asked once, then each answer with its reward and its advantage."""
+    from rich.table import Table
+
+    group = [line for line in lines if line["group"] == lines[0]["group"]][:count]
+    table = Table("reward", "advantage", "completion", title=_text(group[0]["prompt"]), title_justify="left", expand=True)
+    for line in group:
+        reward, advantage = ("none" if line[name] is None else f"{line[name]:.3g}" for name in ("reward", "advantage"))
+        table.add_row(reward, advantage, _text(line["completion"]))
+    console.print(table, markup=False)
+
+
+def _text(said: Any) -> str:
+    """Messages as one text; nothing in it is markup."""
+    from rich.markup import escape
+
+    whole = said if isinstance(said, str) else "\n".join(f"{one['role']}: {one.get('content')}" for one in said)
+    return escape(whole)
 
 
 def _plain(value: Any) -> Any:

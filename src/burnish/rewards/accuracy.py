@@ -69,7 +69,7 @@ def scored(text: str, solution: str) -> Scored:
     """math-verify's own limits of time need the main thread of a process, which a worker's calls are in."""
     latex, parse, verify = _math_verify()
     timed = threading.current_thread() is threading.main_thread()
-    gold = _or_nothing(lambda: parse(solution, parsing_timeout=PARSING_S if timed else None, raise_on_error=True))
+    gold = _or_nothing(lambda: parse(str(solution), parsing_timeout=PARSING_S if timed else None, raise_on_error=True))
     if not gold:
         return None, "[unparseable]", "[skipped]"
     answer = _or_nothing(

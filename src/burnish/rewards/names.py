@@ -115,6 +115,8 @@ def _named(name: str, options: dict[str, Mapping[str, Any]]) -> RewardFunc | Mod
     file, colon, function = name.rpartition(":")
     if colon and file.endswith(".py"):
         return reward_func(_resolved(name, _from_file(Path(file)), function))
+    if name.endswith(".py"):
+        raise RewardError(f"{name!r} names a file; name a function in it, as {name + ':function'!r}.")
     if PLACE.fullmatch(name):
         return reward_func(_resolved(name, *name.split(":")))
     if Path(name).is_dir() or re.fullmatch(r"[\w.-]+/[\w.-]+", name):

@@ -1,8 +1,8 @@
 """The zygote: a process with one thread that forks workers, gives them calls, counts their time, and ends those that take too long.
 
 It is forked from the trainer before there is a model in it, and holds the reward functions, so that closures need not be sent anywhere. A
-worker is a fork of it: one that was killed is replaced in milliseconds, and never has the trainer's threads. All that knows process ids is
-here, and a process is not reaped before its group is killed, so that no id can have passed to another.
+worker is a fork of it: one that was killed is replaced in tens of milliseconds, and never has the trainer's threads. A process is not
+reaped before its group is killed, so that no id can have passed to another; only when the zygote itself is killed does the trainer do that.
 
     trainer → zygote    8 bytes, the call's number; the pickled call
     zygote → trainer    8 bytes, the call's number; 4 bytes, a length; so much of what was printed last; the JSON answer (`worker.py`)
@@ -42,6 +42,8 @@ PRINTED = 2000
 """Bytes of what a worker prints that are kept, the last."""
 ALIVE_S = 2.0
 """How often the trainer hears from its zygote, at least."""
+DYING_S = 1.0
+"""How long a worker that has closed its channel may take to end."""
 LINUX = sys.platform == "linux"
 """Elsewhere a worker may outlive, by its current call, a zygote that is killed, and what has left a worker's process group outlives it."""
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
@@ -116,7 +118,7 @@ class Zygote:
         for late in [one for one in self.workers.values() if one.call is not None and one.deadline <= now]:
             self._read(late)  # an answer may have come meanwhile
             if late.call is not None:
-                self._kill(late, f"took more than {self.timeout:g} s")
+                self._kill(late, "closed the channel of its process" if late.frames.ended else f"took more than {self.timeout:g} s")
 
     def _watch(self, end: socket.socket, events: int) -> None:
         with suppress(KeyError):  # of an end that is gone
@@ -219,7 +221,10 @@ class Zygote:
             one.call = None
         if one.frames.ended:
             self._unwatch(one.frames.channel)
-            self._kill(one)  # if it is not dead already; `_reap` says of what
+            one.leaving = True
+            one.deadline = time.monotonic() + DYING_S  # it is dead, and `_reap` will say of what, or nearly so
+            if one.call is None:
+                self._kill(one)
 
     def _unwatch(self, end: socket.socket | int) -> None:
         with suppress(KeyError):

@@ -82,8 +82,9 @@ def read(flight: Flight, events: queue.SimpleQueue[tuple[Flight, Any]]) -> None:
     end: Exception | None = None
     try:
         for event in flight.stream:
-            if "error" in event:
-                raise LostError(f"/v1/completions: {event['error']}")
+            if "error" in event:  # in place of an HTTP status, which was sent before the request was looked at
+                error = event["error"]
+                raise (RefusedError if 400 <= error.get("code", 500) < 500 else LostError)(error.get("message", "an error"))
             events.put((flight, event))
     except (LostError, RefusedError) as error:
         end = error

@@ -49,7 +49,7 @@ class Wiring:
     """From the token ids of a prompt."""
     steps_done: Callable[[], int]
     say: Callable[[str], None]
-    show: Callable[[Sequence[Group], Judged], None] | None = None
+    show: Callable[[Sequence[Mapping[str, Any]]], None] | None = None
     """Prints samples, where that is asked for."""
     score: Score | None = None
     """Where the sampler's log-probs are not the trainer's, and rollouts outlive the policy that sampled them."""
@@ -113,14 +113,15 @@ class RolloutBatches:
         if not self._here.main:
             return {}
         said: dict[str, Any] = {"names": w.rewards, "text": w.text, "step": step}
-        w.files.append(lines_of(kept, judged, name="train", **said) + lines_of(dropped, others, name="train, dropped", **said))
+        lines = lines_of(kept, judged, name="train", **said)
+        w.files.append(lines + lines_of(dropped, others, name="train, dropped", **said))
         found = measured([*kept, *dropped], [*judged.rewards, *others.rewards], w.rewards) | judged.metrics | _clock(collected)
         if args.dynamic_sampling:
             found |= {"dynamic_sampling/rounds": (len(collected), 1), "dynamic_sampling/dropped": (len(dropped), 1)}
         for sentence in self._advice.of(means(found)):
             w.say(sentence)
         if w.show is not None:
-            w.show(kept, judged)
+            w.show(lines)
         return found
 
     def _groups(self, cursor: Cursor, step: int) -> tuple[list[Group], list[Group], list[Collected], Cursor]:

@@ -23,7 +23,7 @@ from burnish.models.policy import Policy
 from burnish.models.reference import Reference, WantedReference
 from burnish.models.start import Started
 from burnish.ops.reduce import Totals
-from burnish.report.samples import SampleFiles
+from burnish.report.samples import SampleFiles, show_samples
 from burnish.report.tokens import show_example
 from burnish.rewards.dry_run import dry_run
 from burnish.rewards.names import reward_sources
@@ -153,10 +153,16 @@ class OnlineTrainer(Trainer[C]):
             text=self.processing_class.decode,
             steps_done=lambda: self.state.global_step,
             say=self.console.message,
+            show=self._show if self.args.log_completions else None,
             failures=self._failures,
             score=self._policy_logps if stale and not sampler.exact else None,
             keep_all=self.keeps_all,
         )
+
+    def _show(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """The first group of every step that is logged."""
+        if (self.state.global_step + 1) % self.args.logging_steps == 0:
+            show_samples(lines, self.console.console, self.args.num_completions_to_print or self.args.num_generations)
 
     def _sampler(self, started: Started) -> Sampler:
         if self.args.use_vllm:
