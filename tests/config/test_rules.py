@@ -13,7 +13,7 @@ CLASSES = {
     "DataConfig": DataConfig,
     **dict.fromkeys(("ReferenceConfig", "KnownReferenceConfig", "DPOConfig"), DPOConfig),
     "BCOConfig": BCOConfig,
-    **dict.fromkeys(("OnlineConfig", "GRPOConfig"), GRPOConfig),
+    **dict.fromkeys(("OnlineConfig", "VLLMConfig", "GRPOConfig"), GRPOConfig),
     "RLOOConfig": RLOOConfig,
 }
 RULES = [(owner, name, rule) for owner, table in SPELLINGS.items() for name, rule in table.items()]

@@ -3,6 +3,7 @@
 import pytest
 
 from burnish.config.base import options
+from burnish.config.grpo import GRPOConfig
 from burnish.config.values import ConfigError
 from burnish.config.vllm import VLLMConfig
 
@@ -51,3 +52,18 @@ def test_refusals(said, words):
     with pytest.raises(ConfigError) as error:
         VLLMConfig(**said)
     assert str(error.value) == words
+
+
+def test_what_trl_says_of_a_server():
+    """Its options of an engine in the trainer are the server's own; and without a mode TRL means such an engine."""
+    config = GRPOConfig(
+        use_vllm=True, vllm_mode="server", vllm_gpu_memory_utilization=0.3, vllm_tensor_parallel_size=2, vllm_importance_sampling_cap=2.0
+    )
+    assert config.vllm_importance_sampling_clip_max == 2.0
+    assert config.notes == (
+        "vllm_tensor_parallel_size=2 changes nothing: it is an option of the vLLM server, which is started beforehand.",
+    )
+    with pytest.raises(ConfigError, match=r"vllm_mode='colocate' is refused: start a vLLM server and say vllm_mode='server', or"):
+        GRPOConfig(use_vllm=True, vllm_mode="colocate")
+    with pytest.raises(ConfigError, match=r"vllm_structured_outputs_regex='a\+' is refused: completions are sampled from the policy"):
+        GRPOConfig(vllm_structured_outputs_regex="a+")
