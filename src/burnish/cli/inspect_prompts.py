@@ -15,6 +15,7 @@ from burnish.models.load import load_tokenizer, stop_token_ids
 from burnish.report.tokens import length_histogram, show_example
 from burnish.rewards.dry_run import made_up
 from burnish.rewards.samples import Failure, Reward
+from burnish.rollout.prompts import PromptRenderer
 from burnish.trainer.online import as_example, rewards_of
 from burnish.trainer.prompt_sets import PromptSets
 
@@ -29,7 +30,7 @@ def inspect_prompts(model: ModelConfig, data: DataConfig, args: OnlineConfig, *,
         train, held_out = open_sets(data, args.seed)
         stops = stop_token_ids(model)
         load = lambda: load_tokenizer(model, chat_template_path=args.chat_template_path, eos_token=args.eos_token)  # noqa: E731
-        sets = PromptSets(train, held_out, args, load, stops)
+        sets = PromptSets(train, held_out, args, load, lambda tokenizer: PromptRenderer(tokenizer, stops))
         assert sets.prompts is not None
         for prompt in sets.prompts.first(rows):
             say("")

@@ -9,7 +9,6 @@ from burnish.config.values import ConfigError
 
 SAMPLER = "the built-in sampler batches continuously, without padding and on its own keys and values"
 KEPT = "every sample is kept in output_dir"
-SERVER = "it is an option of the vLLM server, which is started beforehand"
 
 
 def _prompts(said: Mapping[str, Any], devices: int, *, generations: int) -> tuple[int, str]:
@@ -76,18 +75,18 @@ ONLINE: dict[str, dict[str, Rule]] = {
         "ref_model_init_kwargs": only(None, {}, instead="the reference is loaded as the model is; use model_init_kwargs"),
     },
     "VLLMConfig": {
-        "vllm_mode": only("server", None, instead="start a vLLM server and say vllm_mode='server', or leave use_vllm out"),
-        "vllm_model_impl": harmless("vllm", note=SERVER),
-        "vllm_gpu_memory_utilization": harmless(0.3, note=SERVER),
-        "vllm_max_model_length": harmless(None, note=SERVER),
-        "vllm_tensor_parallel_size": harmless(1, note=SERVER),
-        "vllm_enable_sleep_mode": harmless(False, note="the server has devices of its own"),
-        "vllm_group_port": harmless(51216, note="weights travel as a folder"),
-        "vllm_structured_outputs_regex": only(None, instead="completions are sampled from the policy as it is; leave it out"),
+        "vllm_mode": only("server", instead="the server is a process of its own; start it (docs/vllm.md), and leave this out"),
+        "vllm_model_impl": only("vllm", instead="say it to the server: --model-impl"),
+        "vllm_enable_sleep_mode": only(False, instead="the server is a process of its own; leave it out"),
+        "vllm_structured_outputs_regex": only(None, instead="completions are not constrained; leave it out"),
+        "vllm_group_port": harmless(51216, note="weights reach the server by path"),
+        "vllm_gpu_memory_utilization": only(0.3, instead="say it to the server: --gpu-memory-utilization"),
+        "vllm_max_model_length": only(None, instead="say it to the server: --max-model-len"),
+        "vllm_tensor_parallel_size": only(1, instead="say it to the server: --tensor-parallel-size"),
+        "vllm_importance_sampling_cap": becomes("vllm_importance_sampling_clip_max", unset=(None,)),
     },
     "GRPOConfig": {
         "scale_rewards": becomes("scale_rewards", {True: "group", False: "none"}),
-        "vllm_importance_sampling_cap": becomes("vllm_importance_sampling_clip_max", unset=(None,)),
     },
     "RLOOConfig": _batch(2),
 }

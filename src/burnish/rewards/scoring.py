@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from burnish.config.processes import processes
 from burnish.config.rewards import RewardsConfig
 from burnish.rewards.contract import RewardFunc
 from burnish.rewards.names import ModelSource, weights_of
@@ -37,7 +38,7 @@ class Rewards:
         self._models: dict[int, Any] = {}
         self.pool = RewardPool(
             [one for one in sources if isinstance(one, RewardFunc)],
-            workers=args.reward_workers or min(8, os.cpu_count() or 1),
+            workers=args.reward_workers or max(1, min(8, (os.cpu_count() or 1) // processes().local_world_size)),
             timeout=args.reward_timeout,
             memory_mib=args.reward_memory,
         )

@@ -116,7 +116,7 @@ class Collector:
 
 def _sample(prompt: Prompt, rollout: Rollout) -> Sample:
     return Sample(
-        prompt=prompt.row["prompt"],
+        prompt=prompt.row.get("prompt") or [],
         completion=rollout.completion,
         completion_ids=rollout.token_ids,
         finish_reason=rollout.finish_reason,

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from burnish.data.dataset import Dataset
 from burnish.data.order import Order
-from burnish.data.rows import DataError, Row, Rows, digest
+from burnish.data.rows import DataError, Rows, digest
 from burnish.data.sources import StreamRows
 from burnish.rollout.groups import Prompt
 
-Render = Callable[[Rows | Sequence[Row]], list[np.ndarray]]
+Render = Callable[[Sequence[Mapping[str, Any]]], list[np.ndarray]]
+"""Token ids of the prompts of rows. Raises DataError."""
 
 
 class Prompts:

@@ -30,13 +30,16 @@ from burnish.rewards.names import reward_sources
 from burnish.rewards.scoring import Rewards
 from burnish.rewards.total import FailureCount
 from burnish.rollout.collect import Collector, OneTurn
+from burnish.rollout.drawing import Render
 from burnish.rollout.examples import lines_of
 from burnish.rollout.groups import Conversation, Group, Judged, Prompt
 from burnish.rollout.judging import divergences
 from burnish.rollout.local import LocalSampler
+from burnish.rollout.prompts import PromptRenderer
 from burnish.rollout.sampler import Sampler, Sampling
 from burnish.rollout.source import RolloutBatches, Wiring
 from burnish.rollout.tasks import Tasks
+from burnish.rollout.turns import Turns
 from burnish.rollout.vllm import PROBE, VLLMSampler
 from burnish.run import Method
 from burnish.trainer.prompt_sets import PromptSets
@@ -78,8 +81,9 @@ class OnlineMethod(Method):
 
 class OnlineTrainer(Trainer[C]):
     """A trainer that samples. `reward_funcs`: a function, a name or a model, or several (`rewards/names.py`); None: those of `args`.
-    `train_dataset` has rows with a prompt, and columns for the rewards. `reward_processing_classes`: tokenizers of reward models. The
-    others as in `Trainer`.
+    `train_dataset` has rows with a prompt, and columns for the rewards. `reward_processing_classes`: tokenizers of reward models.
+    `tools`: functions that the model may call; `environment_factory`: what answers it between its turns (`rollout/environments.py`),
+    whose rewards stand beside `reward_funcs`. The others as in `Trainer`.
 
     Raises RewardError, before the model is loaded, for a reward that fails on the first rows.
     """
@@ -87,13 +91,15 @@ class OnlineTrainer(Trainer[C]):
     policy_evaluates: ClassVar[bool] = False
 
     def __init__(
-        self, model: Any, reward_funcs: Any = None, args: C | None = None, *, reward_processing_classes: Any = None, **more: Any
-    ) -> None:
+        self, model: Any, reward_funcs: Any = None, args: C | None = None, *, reward_processing_classes: Any = None,
+        tools: Sequence[Callable[..., Any]] | None = None, environment_factory: Any = None, **more: Any,
+    ) -> None:  # fmt: skip
         if isinstance(reward_funcs, TrainConfig):
             raise ConfigError(
                 f"The second argument of {type(self).__name__} is reward_funcs, as in TRL; write args={type(reward_funcs).__name__}(...)."
             )
         self._reward_funcs, self._reward_tokenizers = reward_funcs, reward_processing_classes
+        self._tools, self._environments = tuple(tools or ()), environment_factory
         super().__init__(model, args, **more)
 
     # What a method's trainer says
@@ -115,11 +121,31 @@ class OnlineTrainer(Trainer[C]):
     def read_sets(self, train: Any, evaluation: Any, tokenizer: Callable[[], Any]) -> PromptSets:
         if self.compute_metrics is not None:
             raise ConfigError("compute_metrics sees the tokens of a data set, and here there is none; write a reward function.")
-        self.rewards = rewards_of(self._reward_funcs, self.args)
-        sets = PromptSets(train, evaluation, self.args, tokenizer, stop_token_ids(self.model_config))
+        self.rewards = rewards_of(self._reward_funcs, self.args, required=self._environments is None)
+        sets = PromptSets(train, evaluation, self.args, tokenizer, self._renderer, any_columns=self._environments is not None)
+        if not (self.conversation_rewards or self.rewards.names):
+            raise ConfigError("The environment says no reward, and reward_funcs is not given; give it a get_reward, or give reward_funcs.")
         rows = [prompt.row for prompts in filter(None, (sets.prompts, *sets.eval.values())) for prompt in prompts.first(2)]
-        dry_run(self.rewards.pool, rows)
+        dry_run(self.rewards.pool, [row for row in rows if "prompt" in row])
         return sets
+
+    def _renderer(self, tokenizer: Any) -> Render:
+        """From rows to the token ids of their prompts; with tools, these are in them."""
+        args, stops, exact = self.args, stop_token_ids(self.model_config), not self.args.use_vllm
+        if not (self._tools or self._environments):
+            if args.max_tool_calling_iterations is not None:
+                raise ConfigError(
+                    "max_tool_calling_iterations has no effect without tools or environment_factory; give one, or leave it out."
+                )
+            self._conversation: Conversation = OneTurn(tokenizer, args.max_completion_length, exact=exact)
+            self.conversation_rewards: tuple[str, ...] = ()
+            return PromptRenderer(tokenizer, stops)
+        turns = Turns(
+            tokenizer, args.max_completion_length, exact=exact, tools=self._tools, environment_factory=self._environments,
+            max_tool_calling_iterations=args.max_tool_calling_iterations, tool_timeout=args.reward_timeout, stop_token_ids=tuple(stops),
+        )  # fmt: skip
+        self._conversation, self.conversation_rewards = turns, turns.reward_names
+        return turns.render
 
     def reference(self) -> WantedReference | None:
         if not self.args.beta:
@@ -127,14 +153,14 @@ class OnlineTrainer(Trainer[C]):
         return WantedReference(model=self.args.ref_model_name_or_path, args=self.args, identify=model_identity)
 
     def method(self, started: Started) -> Method:
-        args, names = self.args, self.rewards.names
-        for message in self.rewards.load_models(self.here.device, self._reward_tokenizers):
+        args, names = self.args, self.reward_names
+        for message in self.rewards.load_models(self.here.device, self._reward_tokenizers, args.compute_dtype):
             self.console.message(message)
         self._failures = FailureCount(names, args.max_reward_failures)
         self.files = SampleFiles(self.directory.path)
         started.policy.temperature = args.temperature
         sampler = self._sampler(started)
-        self._collect = Collector(sampler, self._conversation(sampler), self.rewards, self.here)
+        self._collect = Collector(sampler, self._conversation, self.rewards, self.here)
         self.tasks = Tasks(args, self._collect, self._judged, self._sampling(), names)
         self.rollouts: RolloutBatches | None = None
         if self.sets.prompts is not None:
@@ -190,7 +216,7 @@ class OnlineTrainer(Trainer[C]):
             args.vllm_url,
             publish=lambda folder: publish_weights(policy.model, folder),
             rescore=rescore,
-            probe=self.processing_class.encode(PROBE, add_special_tokens=False),
+            probe=self.processing_class.encode(PROBE),
             weights_dir=Path(args.vllm_weights_dir or self.directory.path / "vllm"),
             model=args.vllm_model,
             timeout=args.vllm_server_timeout,
@@ -199,8 +225,10 @@ class OnlineTrainer(Trainer[C]):
             untied_head=args.vllm_untied_head,
         )
 
-    def _conversation(self, sampler: Sampler) -> Conversation:
-        return OneTurn(self.processing_class, self.args.max_completion_length, exact=sampler.exact)
+    @property
+    def reward_names(self) -> list[str]:
+        """Of environments, then of `reward_funcs`."""
+        return [*self.conversation_rewards, *self.rewards.names]
 
     def _sampling(self) -> Sampling:
         args, stops = self.args, stop_token_ids(self.model_config)
@@ -211,7 +239,7 @@ class OnlineTrainer(Trainer[C]):
         )  # fmt: skip
 
     def _judged(self, groups: Sequence[Group]) -> Judged:
-        return self.judge(groups, self.rewards.weights)
+        return self.judge(groups, [1.0] * len(self.conversation_rewards) + self.rewards.weights)
 
     def divergences(self, groups: Sequence[Group]) -> Tensor:
         """``log π - log π_ref`` of every rollout `[B]`: 0 before the first step, where the policy is its own reference."""
@@ -229,13 +257,13 @@ class OnlineTrainer(Trainer[C]):
         return self.rollouts if self.rollouts is not None else _NoBatches()
 
     def identity(self) -> dict[str, str]:
-        return super().identity() | {"rewards": ", ".join(self.rewards.names)}
+        return super().identity() | {"rewards": ", ".join(self.reward_names)}
 
     def eval_metrics(self, prefix: str, seen: Iterable[tuple[TokenTree, TokenOutputs]]) -> Mapping[str, float]:
         step = self.state.global_step
         found, groups, judged = self.tasks(prefix, self.sets.open[prefix], step)
         if self.here.main:
-            names, text = tuple(self.rewards.names), self.processing_class.decode
+            names, text = tuple(self.reward_names), self.processing_class.decode
             self.files.append(lines_of(groups, judged, step=step, name=prefix, names=names, text=text))
         return found
 
@@ -250,21 +278,22 @@ class OnlineTrainer(Trainer[C]):
         prompts = self.sets.prompts
         self.console.message(
             f"{len(prompts):,} prompts, {self.run.max_steps:,} steps of {self.args.batch_size} prompts with {self.args.num_generations} "
-            f"completions each; rewards: {', '.join(self.rewards.names)}."
+            f"completions each; rewards: {', '.join(self.reward_names)}."
         )
         if not found.step and self.here.main:
             (first,) = prompts.first(1)
             show_example(as_example(first), self.processing_class, self.console.console, max_tokens=120)
 
 
-def rewards_of(reward_funcs: Any, args: OnlineConfig) -> Rewards:
+def rewards_of(reward_funcs: Any, args: OnlineConfig, *, required: bool = True) -> Rewards:
     """Those that the trainer is given, or else those that `args` names. Forks: before the model is loaded.
 
     Raises ConfigError, RewardError.
     """
     if reward_funcs is not None and args.reward_funcs is not None:
         raise ConfigError("reward_funcs of the trainer and reward_funcs of its configuration both name rewards; give one of them.")
-    return Rewards(reward_sources(args.reward_funcs if reward_funcs is None else reward_funcs, args.reward_kwargs), args)
+    given = args.reward_funcs if reward_funcs is None else reward_funcs
+    return Rewards([] if given is None and not required else reward_sources(given, args.reward_kwargs), args)
 
 
 def as_example(prompt: Prompt) -> Example:

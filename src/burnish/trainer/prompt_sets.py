@@ -11,8 +11,7 @@ from burnish.config.values import ConfigError
 from burnish.data.dataset import Dataset, as_dataset, formats_of, named_sets
 from burnish.distributed.launch import Launch
 from burnish.models.memory import ROW
-from burnish.rollout.drawing import Prompts
-from burnish.rollout.prompts import PromptRenderer
+from burnish.rollout.drawing import Prompts, Render
 from burnish.types import TokenTree
 
 
@@ -23,27 +22,35 @@ class PromptSets:
     streamed = None
     known = None
 
-    def __init__(self, train: Any, evaluation: Any, args: OnlineConfig, tokenizer: Callable[[], Any], stops: Iterable[int]) -> None:
-        self.args, self._stops = args, tuple(stops)
+    def __init__(
+        self, train: Any, evaluation: Any, args: OnlineConfig, tokenizer: Callable[[], Any], renderer: Callable[[Any], Render], *,
+        any_columns: bool = False,
+    ) -> None:  # fmt: skip
+        """`renderer`: from the tokenizer to what renders rows. `any_columns`: an environment begins prompts, and rows may have none."""
+        self.args, self._any_columns = args, any_columns
         self.train_set = None if train is None else as_dataset(train)
         evaluated = {prefix: as_dataset(given) for prefix, given in named_sets(evaluation).items()}
         for one in filter(None, (self.train_set, *evaluated.values())):
             if one.streaming:
                 raise ConfigError("Prompts are drawn by their number, which a stream has not; give a file or a data set.")
-            formats_of(one, accepted=args.row_formats)
+            self._check(one)
         self.tokenizer = tokenizer()
-        self._renderer = PromptRenderer(self.tokenizer, self._stops)
+        self._renderer = renderer(self.tokenizer)
         self.prompts = None if self.train_set is None else self._prompts(self.train_set, training=True)
         self.eval = {prefix: self._prompts(one) for prefix, one in evaluated.items()}
         self.open = self.eval
         """The sets that are evaluated on, by the prefix of their metrics."""
+
+    def _check(self, dataset: Dataset) -> None:
+        if not self._any_columns:
+            formats_of(dataset, accepted=self.args.row_formats)
 
     def _prompts(self, dataset: Dataset, *, training: bool = False) -> Prompts:
         args, extra = self.args, self.args.chat_template_kwargs or {}
 
         def render(rows: Any) -> Any:
             if extra:
-                rows = [row if isinstance(row["prompt"], str) else {**row, "chat_template_kwargs": extra | _given(row)} for row in rows]
+                rows = [row if isinstance(row.get("prompt"), str) else {**row, "chat_template_kwargs": extra | _given(row)} for row in rows]
             return self._renderer(rows)
 
         shuffle = training and args.train_sampling_strategy == "random"
@@ -53,7 +60,7 @@ class PromptSets:
         """Other evaluation sets, by their metrics' prefix."""
         sets = {prefix: as_dataset(one) for prefix, one in named_sets(given).items()}
         for one in sets.values():
-            formats_of(one, accepted=self.args.row_formats)
+            self._check(one)
         return {prefix: self._prompts(one) for prefix, one in sets.items()}
 
     def trees(self, sets: dict[str, Prompts], max_tokens: int, here: Launch) -> dict[str, Callable[[], Iterable[TokenTree]]]:
