@@ -103,7 +103,7 @@ def test_names_exist(page):
 @pytest.mark.parametrize("page", filter(checked, PAGES), ids=name_of)
 def test_files_exist(page):
     for span in spans(page):
-        if re.fullmatch(r"[\w./-]+\.(py|md|toml|txt|yaml|yml)|(src|tests|docs|bench|tools|recipes)/[\w./-]*", span):
+        if re.fullmatch(r"[\w./-]+\.(py|md|toml|txt|yaml|yml)|(src|tests|docs|bench|recipes)/[\w./-]*|tools/([\w-]+\.\w+)?", span):
             name = Path(span.rstrip("/"))
             made = name.name in MADE or name.parts[0] == "runs"
             assert made or any((ROOT / room / name).exists() for room in ROOMS), f"{name_of(page)}: there is no `{span}`"
