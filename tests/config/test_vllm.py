@@ -3,6 +3,7 @@
 import pytest
 
 from burnish.config.base import options
+from burnish.config.grpo import GRPOConfig
 from burnish.config.values import ConfigError
 from burnish.config.vllm import VLLMConfig
 
@@ -51,3 +52,16 @@ def test_refusals(said, words):
     with pytest.raises(ConfigError) as error:
         VLLMConfig(**said)
     assert str(error.value) == words
+
+
+def test_what_trl_says_of_a_server():
+    """Its options of an engine in the trainer are the server's own."""
+    config = GRPOConfig(
+        use_vllm=True, vllm_mode="server", vllm_gpu_memory_utilization=0.3, vllm_group_port=5, vllm_importance_sampling_cap=2.0
+    )
+    assert config.vllm_importance_sampling_clip_max == 2.0
+    assert config.notes == ("vllm_group_port=5 changes nothing: weights reach the server by path.",)
+    with pytest.raises(ConfigError, match=r"vllm_mode='colocate' is refused: the server is a process of its own; start it"):
+        GRPOConfig(use_vllm=True, vllm_mode="colocate")
+    with pytest.raises(ConfigError, match=r"vllm_tensor_parallel_size=2 is refused: say it to the server: --tensor-parallel-size"):
+        GRPOConfig(use_vllm=True, vllm_tensor_parallel_size=2)

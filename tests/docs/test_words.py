@@ -15,11 +15,13 @@ from burnish.config import (
     CPOConfig,
     DataConfig,
     DPOConfig,
+    GRPOConfig,
     KTOConfig,
     ModelConfig,
     ORPOConfig,
     PRMConfig,
     RewardConfig,
+    RLOOConfig,
     SFTConfig,
 )
 from burnish.config.base import options, rules
@@ -101,7 +103,7 @@ def test_names_exist(page):
 @pytest.mark.parametrize("page", filter(checked, PAGES), ids=name_of)
 def test_files_exist(page):
     for span in spans(page):
-        if re.fullmatch(r"[\w./-]+\.(py|md|toml|txt|yaml|yml)|(src|tests|docs|bench|tools|recipes)/[\w./-]*", span):
+        if re.fullmatch(r"[\w./-]+\.(py|md|toml|txt|yaml|yml)|(src|tests|docs|bench|recipes)/[\w./-]*|tools/([\w-]+\.\w+)?", span):
             name = Path(span.rstrip("/"))
             made = name.name in MADE or name.parts[0] == "runs"
             assert made or any((ROOT / room / name).exists() for room in ROOMS), f"{name_of(page)}: there is no `{span}`"
@@ -153,7 +155,7 @@ def test_the_options_page_has_every_option_once():
     assert len(titles) == len(set(titles)) == made.count("\n### ")
     listed = {title: re.findall(r"^\| `(\w+)` \|", one, re.MULTILINE) for title, one in zip(titles, tables, strict=True)}
     assert all(len(names) == len(set(names)) for names in listed.values())
-    methods = (SFTConfig, DPOConfig, KTOConfig, ORPOConfig, CPOConfig, BCOConfig, RewardConfig, PRMConfig)
+    methods = (SFTConfig, DPOConfig, KTOConfig, ORPOConfig, CPOConfig, BCOConfig, RewardConfig, PRMConfig, GRPOConfig, RLOOConfig)
     every = {name for cls in (ModelConfig, DataConfig, *methods) for name in options(cls)}
     assert {name for names in listed.values() for name in names} >= {*every, "rows", "adapter"}
     assert "| `learning_rate` | a number above 0 | `2e-05` | Peak learning rate. |" in tables[titles.index("SFT")]
@@ -162,7 +164,7 @@ def test_the_options_page_has_every_option_once():
 
 def test_the_pages_about_old_spellings_have_every_one():
     made = hooks()
-    classes = (ModelConfig, DataConfig, SFTConfig, DPOConfig, BCOConfig)
+    classes = (ModelConfig, DataConfig, SFTConfig, DPOConfig, BCOConfig, GRPOConfig, RLOOConfig)
     names = {name for cls in classes for name in rules(cls)} - {name for cls in classes for name in options(cls)}
     listed = set(re.findall(r"^\| `(\w+)` \|", "\n".join((made.make_renamed(), made.make_harmless(), made.make_refused())), re.MULTILINE))
     assert names <= listed
