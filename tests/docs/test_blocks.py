@@ -23,7 +23,15 @@ SHELL = ("bash", "sh", "console")
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 RUN = ("python", "yaml", *SHELL)
 SHOWN = ("text", "json", "jsonl", "jinja")
-NOT_RUN = {"README.md": 1, "CONTRIBUTING.md": 1, "docs/first-run.md": 3, "docs/index.md": 1, "docs/scaling.md": 4, "docs/durability.md": 1}
+NOT_RUN = {
+    "README.md": 1,
+    "CONTRIBUTING.md": 1,
+    "docs/first-run.md": 3,
+    "docs/preferences.md": 1,
+    "docs/index.md": 1,
+    "docs/scaling.md": 4,
+    "docs/durability.md": 1,
+}
 """Page → its blocks that are not run."""
 
 
