@@ -95,6 +95,13 @@ def test_each_reward_normalised_first():
     assert judged.advantages[0] == (pytest.approx(0.39596, abs=1e-5), pytest.approx(-0.39596, abs=1e-5))
 
 
+def test_a_divergence_that_is_rounding_is_none():
+    """Two tokens: 1.9e-5 nats in all are within 1e-5 a token, and 2.1e-5 are not."""
+    both = Group(prompt=prompt(), rollouts=(rollout(0), rollout(1)))
+    reference = [np.array([-1.0 - 1.9e-5, -2.0, -1.0, -2.0 + 2.1e-5])]
+    assert divergences([both], lambda examples: reference).tolist() == [0.0, pytest.approx(-2.1e-5)]
+
+
 def test_divergences_over_whole_completions():
     """Behaviour -1, -2 against -1.5, -3.5: 0.5 + 1.5 = 2. A tool's tokens count nothing. A second path, with a prompt of its own, is
     added: -4 against -3: 1 less, so 1 in all. The other rollout: -1 against -1.25: ¼."""
