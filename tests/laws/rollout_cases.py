@@ -124,7 +124,7 @@ CASES: tuple[Case, ...] = (
     ),
     grpo(
         "bnpo", "corrected", lambda n: groups(n, drawn=True, left_out=False),
-        off_policy_mask_threshold=0.05,
+        off_policy_mask_threshold=0.1,
     ),
     Case(
         name="rloo",

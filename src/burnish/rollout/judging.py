@@ -14,6 +14,10 @@ from burnish.rollout.examples import examples_of
 from burnish.rollout.groups import Group, Judged
 from burnish.types import Example
 
+ROUNDING = 1e-5
+"""Nats of a token, by which two float32 forwards of the same model may differ. A completion that diverges by less on average does not
+diverge: rounding would tell completions of equal reward apart, and an optimizer that divides by the size of gradients would follow it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardTable:
@@ -58,7 +62,7 @@ def judged(table: RewardTable, reward_B: Tensor, valid_B: Tensor, advantage_B: T
 
 
 def divergences(groups: Sequence[Group], ref_logps: Callable[[Sequence[Example]], list[np.ndarray]]) -> Tensor:
-    """``log π(y) - log π_ref(y)`` of every rollout, over all its sampled tokens, in nats: float64 `[B]`.
+    """``log π(y) - log π_ref(y)`` of every rollout, over all its sampled tokens, in nats: float64 `[B]`. 0 where that is `ROUNDING`.
 
     `ref_logps`: log-probs of all targets of each example under the reference. Call on every rank.
     """
@@ -74,7 +78,7 @@ def _of_group(group: Group, logps: list[np.ndarray]) -> list[float]:
     shared, own = (logps[0] if shares else np.zeros(0)), iter(logps[shares:])
     sums = []
     for rollout in group.rollouts:
-        total = 0.0
+        total, tokens = 0.0, 0
         for path in rollout.paths:
             said = [segment for segment in path.segments if segment.trained]
             behaviour = np.concatenate([np.asarray(segment.behaviour_logp, np.float64) for segment in said])
@@ -82,6 +86,6 @@ def _of_group(group: Group, logps: list[np.ndarray]) -> list[float]:
                 reference = next(own)
             else:
                 reference, shared = shared[: len(behaviour)], shared[len(behaviour) :]
-            total += float((behaviour - reference).sum())
-        sums.append(total)
+            total, tokens = total + float((behaviour - reference).sum()), tokens + len(behaviour)
+        sums.append(total if abs(total) > ROUNDING * tokens else 0.0)
     return sums
