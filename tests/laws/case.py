@@ -59,7 +59,7 @@ class Case:
     config: Callable[..., TrainConfig]
     method: Callable[[Any, Parts], Method]
     """The method as the loop sees it, from its configuration."""
-    trainer: type
+    trainer: Callable[..., Any]
     """Called as users call it, on `rows`."""
     rows: tuple[dict[str, Any], ...]
     examples: Callable[[int], list[Example]]
@@ -71,6 +71,8 @@ class Case:
     """A metric that is a mean over all trained tokens; empty where there is none."""
     aux_loss: bool = False
     """Asks the policy for a mixture-of-experts model's balancing loss."""
+    samples: bool = False
+    """Learns from completions of its own: a group's branches can be learnt from one by one, and its runs write samples."""
     kind: Kind = "causal"
     """What its model is: a language model, or one that gives scores."""
     exempt: Mapping[str, str] = field(default_factory=dict)

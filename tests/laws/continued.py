@@ -5,6 +5,7 @@ python -m tests.laws.continued FOLDER, with the runs to continue, and those to r
 
 from __future__ import annotations
 
+import gzip
 import shutil
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 
 from burnish.distributed.shards import whole as whole_tensor
 from burnish.report.metrics import read_metrics
+from burnish.report.samples import read_samples
 from tests.laws.methods import CASES, Case, build_trainer
 
 STEPS = 8  # two epochs of four steps; the last step of each has one example
@@ -40,7 +42,8 @@ def variants(case: Case) -> list[str]:
 
 
 def stops(case: Case) -> tuple[int, ...]:
-    return STOPS if case.loops else (3, 5)
+    """Where steps are yet to come of a sampling, where the last of them is done, and in the first step of another."""
+    return STOPS if case.loops or case.name == "grpo-dapo" else (3, 5)
 
 
 CASE = {case.name: case for case in CASES if "resume" not in case.exempt}
@@ -48,7 +51,8 @@ CASE = {case.name: case for case in CASES if "resume" not in case.exempt}
 
 def build(case: Case, variant: str, folder: Path, *, seed: int = 42, **options: Any) -> Any:
     """A trainer whose model has dropout, and which logs and evaluates off the beat of its checkpoints."""
-    more: dict[str, Any] = {"learning_rate": 1e-3, "num_train_epochs": 2, "logging_steps": 3, "eval_strategy": "steps", "eval_steps": 4}
+    more: dict[str, Any] = {"learning_rate": 1e-3, "logging_steps": 3, "eval_strategy": "steps", "eval_steps": 4}
+    more |= {} if "max_steps" in case.options else {"num_train_epochs": 2}
     if "lora" in variant:
         from peft import LoraConfig
 
@@ -71,18 +75,29 @@ def weights(trainer: Any) -> dict[str, torch.Tensor]:
 
 def lines(folder: Path) -> list[dict[str, Any]]:
     """metrics.jsonl without what the clock writes."""
-    clocked = ("tokens_per_second", "runtime")
-    return [{name: v for name, v in line.items() if not name.endswith(clocked)} for line in read_metrics(folder / "metrics.jsonl")]
+    return [{name: v for name, v in line.items() if not clocked(name)} for line in read_metrics(folder / "metrics.jsonl")]
+
+
+def clocked(name: str) -> bool:
+    return name.endswith(("tokens_per_second", "runtime")) or name.startswith("time/")
+
+
+def samples(folder: Path) -> list[dict[str, Any]]:
+    """Every completion of a run."""
+    return list(read_samples(folder))
 
 
 def cut_short(run: Path, step: int, into: Path) -> None:
-    """What is left of `run` when it is killed after checkpoint `step`, in the middle of a later line of its metrics."""
+    """What is left of `run` when it is killed after checkpoint `step`, in the middle of later metrics and samples."""
     shutil.copytree(run, into)
     for checkpoint in into.glob("checkpoint-*"):
         if int(checkpoint.name.removeprefix("checkpoint-")) > step:
             shutil.rmtree(checkpoint)
     with (into / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"step": 99, "lo')
+    for path in into.glob("samples/*"):
+        with path.open("ab") as torn:
+            torn.write(gzip.compress(b'{"step": 99}')[:-6])
 
 
 def main(folder: Path) -> None:

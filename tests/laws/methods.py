@@ -18,7 +18,7 @@ from burnish.config.sft import SFTConfig
 from burnish.experimental import HERE, entries
 from burnish.methods.sft import SFT, SFTTrainer
 from burnish.types import Branch, Example, Segment
-from tests.laws import preference_cases
+from tests.laws import preference_cases, rollout_cases
 from tests.laws.case import LAWS, MODEL_LAWS, OFFLINE, Case, Parts, words
 from tests.models.families import VOCABULARY
 
@@ -83,7 +83,7 @@ CASES: tuple[Case, ...] = (
 )
 
 
-CASES += preference_cases.CASES
+CASES += preference_cases.CASES + rollout_cases.CASES
 
 
 def experimental() -> Iterator[Case]:
@@ -102,7 +102,7 @@ def build_trainer(case: Case, model: Any, output_dir: Path, **options: Any) -> A
     more = {name: options.pop(name) for name in ("peft_config", "callbacks", "eval_dataset") if name in options}
     pinned = {
         "output_dir": str(output_dir),
-        "dataset_cache_dir": str(output_dir.parent / "cache"),
+        **({} if case.samples else {"dataset_cache_dir": str(output_dir.parent / "cache")}),
         "batch_size": 2,
         "compute_dtype": "float32",
         "max_tokens_per_microbatch": 14,

@@ -8,6 +8,7 @@ from peft import LoraConfig, get_peft_model
 
 from burnish.data.tree import build_tree
 from tests.laws.methods import build_trainer, cases
+from tests.laws.rollout_cases import groups
 from tests.laws.runs import cut_step, make_run, same_model, take
 from tests.models.families import tiny_model
 
@@ -53,6 +54,21 @@ def test_the_loss_at_equality(case, float64):
         assert metrics["loss total"] == pytest.approx(wanted, rel=1e-9)
 
 
+@cases("identity")
+def test_completions_of_the_policy_itself(case, float64):
+    """Every ratio is exactly 1, nothing is clipped, and weights of rollouts that were not drawn from another distribution are 1."""
+    if not case.samples:
+        pytest.skip("learns from no completions of its own")
+    run = make_run(case, reference=same_model)
+    metrics = take(run, cut_step(groups(8, stale=False, left_out=False), [range(3), range(3, 8)])).metrics
+    assert metrics["ratio total"] == metrics["ratio count"] > 0
+    shares = [name for name in metrics if name.startswith(("clip_ratio/", "cispo_clip_ratio")) and name.endswith("total")]
+    assert len(shares) == {"cispo": 1, "sapo": 0, "vespo": 0}.get(case.loss, 3)
+    assert all(metrics[name] == 0.0 for name in shares)
+    if "vespo/phi_seq_mean total" in metrics:  # φ(1) = 1
+        assert metrics["vespo/phi_seq_mean total"] == pytest.approx(metrics["vespo/phi_seq_mean count"], rel=1e-6)
+
+
 STARTS = {
     "full": lambda: (tiny_model("llama", dtype=torch.float32), None),
     "lora from scratch": lambda: (tiny_model("llama", dtype=torch.float32), LoraConfig(r=2, target_modules=["q_proj", "v_proj"])),
@@ -79,6 +95,9 @@ def test_the_first_step_of_a_run(case, start, tmp_path):
     trainer = build_trainer(case, model, tmp_path, max_steps=1, save_strategy="no", logging_steps=1, peft_config=adapter)
     trainer.train()
     line = trainer.state.log_history[0]
-    exact = case.module in ("dpo", "bco") and case.name != "dpo-precomputed"
+    exact = case.samples or (case.module in ("dpo", "bco") and case.name != "dpo-precomputed")
     for name in ("rewards/chosen", "rewards/rejected", "kl"):
         assert abs(line.get(name, 0.0)) <= (0.0 if exact else 1e-5), name
+    if case.samples:
+        assert line.get("ratio", 1.0) == 1.0
+        assert all(value == 0.0 for name, value in line.items() if name.startswith(("clip_ratio/", "cispo_clip_ratio")))

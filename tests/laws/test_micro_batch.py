@@ -2,6 +2,7 @@
 
 import pytest
 
+from burnish.data.tree import split_example
 from burnish.models.policy import Paths
 from tests.laws.exact import distance
 from tests.laws.methods import cases
@@ -51,6 +52,19 @@ def test_branch_by_branch(case):
     examples = case.examples(8)
     wanted = take(make_run(case), cut_step(examples, [range(8)]))
     same(take(make_run(case, paths=Paths(attention="branches")), whole_step(examples, max_tokens=60)), wanted)
+
+
+@cases("micro-batch", "max_tokens", of=lambda case: (40, 20, 1) if case.samples else ())
+def test_groups_cut_between_their_branches(case, max_tokens):
+    """Micro-batches have parts of groups, and the prompt again; some have completions that are left out, and nothing else."""
+    examples = case.examples(8)
+    parts = [part for one in examples for part in split_example(one, max_tokens)]
+    assert len(parts) > len(examples)
+    found, wanted = take(make_run(case), whole_step(parts, max_tokens=max_tokens)), take(make_run(case), cut_step(examples, [range(8)]))
+    assert found.micro_batches > 3
+    assert distance(found.gradient, wanted.gradient) <= 1e-10
+    assert found.metrics.pop("trained_share count") > wanted.metrics.pop("trained_share count"), "prompts are there more often"
+    assert found.metrics == pytest.approx(wanted.metrics, rel=1e-10, abs=1e-12)
 
 
 @cases("micro-batch")

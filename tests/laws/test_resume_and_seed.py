@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.laws.continued import CASE, STEPS, cut_short, lines, stops, variants, weights, whole
+from tests.laws.continued import CASE, STEPS, cut_short, lines, samples, stops, variants, weights, whole
 from tests.laws.methods import build_trainer, cases
 from tests.models.families import tiny_model
 
@@ -49,6 +49,7 @@ def test_stopped_is_never_stopped(runs, case, variant, step):
     stopped = folder / f"stopped {case.name}; {variant}; {step}"
     assert same_bits(torch.load(stopped / "weights.pt"), finished[case.name, variant])
     assert lines(stopped) == lines(folder / f"{case.name}; {variant}")
+    assert samples(stopped) == samples(folder / f"{case.name}; {variant}")
 
 
 @cases("seed", "variant", of=variants)
@@ -58,6 +59,7 @@ def test_same_seed_same_bits(runs, case, variant):
     again = folder / f"again {case.name}; {variant}; 0"
     assert same_bits(torch.load(again / "weights.pt"), finished[case.name, variant])
     assert lines(again) == lines(folder / f"{case.name}; {variant}")
+    assert samples(again) == samples(folder / f"{case.name}; {variant}")
 
 
 def test_the_runs_are_worth_comparing(runs):
@@ -68,6 +70,17 @@ def test_the_runs_are_worth_comparing(runs):
     assert len(list((folder / "sft-nll; adamw").glob("checkpoint-*"))) == STEPS
     start = dict(tiny_model("llama", dtype=torch.float32, attention_dropout=0.1).named_parameters())
     assert all(not torch.equal(value, start[name]) for name, value in finished["sft-nll", "muon"].items())
+
+
+def test_the_samplings_are_worth_comparing(runs):
+    """Two samplings of two steps, each learnt from twice: groups of both were dropped and replaced, and the last batch was cut short."""
+    folder, _ = runs
+    run = folder / "grpo-dapo; adamw"
+    drawn = [line for line in samples(run) if line["set"].startswith("train")]
+    assert len({line["step"] for line in drawn}) >= 2
+    assert {line["set"] for line in drawn} == {"train", "train, dropped"}
+    assert {line["set"] for line in samples(run)} == {"train", "train, dropped", "eval"}
+    assert any(line.get("clip_ratio/region_mean", 0) > 0 for line in lines(run)), "rollouts of an older policy"
 
 
 PLAIN = {"train_sampling_strategy": "sequential", "disable_dropout": True}
@@ -96,9 +109,9 @@ def trained(case, folder, seed, *, lora=False, **options):
     ids=["order of the data", "dropout", "a new adapter", "nothing random"],
 )
 def test_other_seed_other_bits(case, options, differs, tmp_path):
-    """Each source of randomness by itself; and without any, the seed is in nothing."""
+    """Each source of randomness by itself; and without any, the seed is in nothing. Sampling is one that is never missing."""
     one, other = trained(case, tmp_path, 1, **options), trained(case, tmp_path, 2, **options)
-    assert same_bits(one, other) != differs
+    assert same_bits(one, other) != (differs or case.samples)
 
 
 @cases("seed")

@@ -14,6 +14,8 @@ TESTS = {
     "mask": "test_mask.py",
     "order": "test_order.py",
     "identity": "test_identity.py",
+    "silence": "test_silence.py",
+    "two voices": "test_two_voices.py",
     "round trip": "test_round_trip.py",
     "resume": "test_resume_and_seed.py",
     "seed": "test_resume_and_seed.py",

@@ -149,10 +149,13 @@ def test_top_k_never_looks_at_more(monkeypatch):
 
 
 def test_a_flat_distribution_needs_more_of_the_likeliest():
-    """4000 equal logits: 0.9 of them are 3600, above the first 256 and the next 2048; each then has 1/3600."""
-    z = torch.zeros(1, 4000)
-    found = draw(z, torch.tensor([0.5]).double(), Shape(top_p=0.9))
-    assert found.sampled_logp_R.tolist() == pytest.approx([-math.log(3600)], abs=1e-5)
+    """40,000 equal logits: 0.05 of them are 2000, above the first 256 and among the next 2048; each then has 1/2000. Beside it a row of
+    which the likeliest token has half."""
+    z = torch.zeros(2, 40_000)
+    z[1, 7] = math.log(39_999)
+    found = draw(z, torch.tensor([0.5, 0.5]).double(), Shape(top_p=0.05))
+    assert found.sampled_logp_R.tolist() == pytest.approx([-math.log(2000), 0.0], abs=1e-5)
+    assert found.logp_R.tolist() == pytest.approx([-math.log(40_000), -math.log(2)], abs=1e-5)
 
 
 def test_log_probs_are_the_trainers():

@@ -8,6 +8,7 @@ from burnish.checkpoint.continued import check_continued
 from burnish.checkpoint.files import CheckpointError
 from burnish.cli.sets import open_sets
 from burnish.config.data import DataConfig
+from burnish.config.generate import GenerateConfig
 from burnish.config.model import ModelConfig
 from burnish.config.online import OnlineConfig
 from burnish.config.reference import ReferenceConfig
@@ -17,9 +18,12 @@ from burnish.config.train import TrainConfig
 from burnish.config.values import ConfigError
 from burnish.data.dataset import as_dataset, formats_for, formats_of, named_sets
 from burnish.data.formats import check_loss_options
+from burnish.data.rows import Rows
+from burnish.data.sources import open_rows
 from burnish.ops.schedules import schedule
 from burnish.report.events import record_refusal
 from burnish.report.trackers import check_trackers
+from burnish.rollout.prompts import prompt_of
 
 
 def early_checks(model: ModelConfig, data: DataConfig, args: TrainConfig) -> None:
@@ -63,6 +67,22 @@ def _check_prompts(data: DataConfig, args: OnlineConfig) -> None:
     train, held_out = open_sets(data, args.seed)
     for given in (train, *named_sets(held_out).values()):
         formats_of(as_dataset(given), accepted=args.row_formats)
+
+
+def check_generate(model: ModelConfig, args: GenerateConfig) -> Rows:
+    """Refuses what `burnish generate` could not do, and returns the rows. Raises ConfigError or DataError, as `early_checks` does."""
+    check_model(model)
+    if model.use_peft:
+        raise ConfigError("use_peft=True makes a new adapter, which changes nothing that is sampled; give adapter_name_or_path, or none.")
+    path = Path(args.output_file)
+    if path.exists() and not args.overwrite_output_file:
+        raise ConfigError(f"output_file={args.output_file!r} is there already; name another, or set overwrite_output_file=True.")
+    if not path.absolute().parent.is_dir():
+        raise ConfigError(f"output_file={args.output_file!r} cannot be made, because there is no folder {path.absolute().parent}.")
+    rows = open_rows(args.dataset_name, config_name=args.dataset_config, split=args.dataset_split)
+    for i in range(min(100, len(rows))):
+        prompt_of(rows[i], rows.where(i))
+    return rows
 
 
 def _check_rows(data: DataConfig, args: RowsConfig, seed: int) -> None:

@@ -113,6 +113,20 @@ def _merge(args: Sequence[str]) -> int:
     return 0
 
 
+def _generate(args: Sequence[str]) -> int:
+    from burnish.config.generate import GenerateConfig
+
+    parts = {"model": ModelConfig, "args": GenerateConfig}
+    made = make_dataclass("GenerateCommand", parts.items(), frozen=True, kw_only=True)
+    command: Any = parse(args, made, prog="burnish generate", description=COMMANDS["generate"].help)
+    from burnish.cli.early import check_generate
+
+    rows = check_generate(command.model, command.args)
+    from burnish.cli.generate import generate
+
+    return generate(command.model, command.args, rows)
+
+
 def _demo(args: Sequence[str]) -> int:
     parse(args, Config, prog="burnish demo", description=COMMANDS["demo"].help)
     from burnish.cli.demo import run
@@ -156,6 +170,7 @@ COMMANDS = {
     "inspect grpo": Command("Show the prompts that grpo would sample from, and try the rewards.", partial(_inspect_prompts, "grpo")),
     "inspect rloo": Command("Show the prompts that rloo would sample from, and try the rewards.", partial(_inspect_prompts, "rloo")),
     "plan sft": Command("Say what sft would hold on each device, and what to change where that is too much.", _plan_sft),
+    "generate": Command("Sample completions of a file of prompts, with their log-probs.", _generate),
     "merge": Command("Add a LoRA adapter into the weights of its base model.", _merge),
     "demo": Command("Train a small model that comes with Burnish, in about a minute.", _demo),
     "experimental": Command("Train with a method on trial; alone, list those that there are.", _experimental),

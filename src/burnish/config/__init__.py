@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "cpo": ["CPOConfig"],
         "data": ["DataConfig", "DatasetSource"],
         "dpo": ["DPOConfig"],
+        "generate": ["GenerateConfig"],
         "grpo": ["GRPOConfig"],
         "kto": ["KTOConfig"],
         "model": ["AdapterConfig", "LoadConfig", "ModelConfig"],

@@ -20,16 +20,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-from burnish.config.grpo import GRPOConfig
+from burnish.config.grpo import GRPOConfig, Loss
 from burnish.distributed.launch import all_sum, gather
 from burnish.models.policy import Policy
 from burnish.models.start import Started
-from burnish.ops import kl
+from burnish.ops import kl, surrogates
 from burnish.ops.advantages import group_advantages, normalize_then_sum, total_reward
 from burnish.ops.balance import routed, with_balance
 from burnish.ops.clipping import SUMS
@@ -38,13 +38,14 @@ from burnish.ops.pairs import options_of
 from burnish.ops.ratios import importance_weights, off_policy_mask, ratio
 from burnish.ops.reduce import Totals
 from burnish.ops.rollouts import drawn_logps, old_logps, rollout_sums, rollouts_of, tokens_of
-from burnish.ops.surrogates import LOSSES, MEANS, count, weight
+from burnish.ops.surrogates import MEANS, count, weight
 from burnish.rollout.groups import Group, Judged
 from burnish.rollout.judging import judged, reward_table
 from burnish.rollout.source import RolloutBatches
 from burnish.trainer.online import OnlineMethod, OnlineTrainer
 from burnish.types import LossOut, Sum, TokenOutputs, TokenTree
 
+LOSSES = {name: surrogates.LOSSES[name] for name in get_args(Loss)}
 LARGEST_RATIO = 5.0
 """Of cispo, where `epsilon_high` does not say it (ScaleRL, Khatri et al. 2025, arXiv:2510.13786)."""
 

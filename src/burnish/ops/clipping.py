@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from burnish.ops.surrogates import Rollouts, completion_ratio, count, level_ratio, vespo_phi, weight
@@ -18,7 +19,8 @@ from burnish.types import Sum
 def _share(value_N: Tensor, rollouts: Rollouts, *, whole: bool) -> Sum:
     mean = "sequence" if whole else "token"
     weight_N = weight(mean, rollouts.tokens_B, rollouts.branch_N)
-    return Sum(total=(weight_N * value_N.detach()).sum(), count=count(mean, rollouts.tokens_B, 1))
+    total = (weight_N * value_N.detach()).sum(dtype=torch.float64)  # a third of each of three tokens is one, however a step is cut
+    return Sum(total=total, count=count(mean, rollouts.tokens_B[rollouts.tokens_B > 0], 1))
 
 
 def _clips(ratio_N: Tensor, rollouts: Rollouts, low: float, high: float, *, whole: bool) -> dict[str, Sum]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 BLOCK = 256
@@ -57,77 +58,84 @@ def draw(logits_RV: Tensor, uniform_R: Tensor, shape: Shape, seen_RV: Tensor | N
     `seen_RV` (bool) says which tokens the repetition penalty is for.
     """
     z = logits_RV if shape.temperature in (0, 1) else logits_RV.div_(shape.temperature)
-    p, highest = _relative(z)
-    sums = _block_sums(p)
-    lse = highest + sums.sum(1).log().to(z.dtype)
     y = z if seen_RV is None or shape.repetition_penalty == 1 else _penalised(z, seen_RV, shape.repetition_penalty)
-    sampled = None
-    if shape.temperature == 0:
-        token = y.argmax(1)
-        sampled = torch.zeros_like(lse) if shape.changed else None
-    elif not shape.changed:
-        token = _invert(p, sums, uniform_R)
-    elif shape.top_k or shape.top_p < 1:
-        token, sampled = _of_the_likeliest(y, uniform_R, shape)
-    else:
-        token, sampled = _of_all(y, uniform_R, shape)
-    logp = z.gather(1, token[:, None])[:, 0] - lse
-    return Draw(token_R=token, logp_R=logp, sampled_logp_R=None if sampled is None else sampled.to(logp.dtype))
-
-
-def _relative(z: Tensor) -> tuple[Tensor, Tensor]:
-    """Probabilities relative to the highest, and the highest logit."""
     highest = z.amax(1, keepdim=True)
-    return torch.sub(z, highest).exp_(), highest[:, 0]
+    if shape.temperature == 0 or y is not z:  # a token may be chosen that is too unlikely for `p` to hold
+        p = torch.sub(z, highest).exp_()
+        sums = _block_sums(p)
+        token, sampled = (y.argmax(1), None) if shape.temperature == 0 else _drawn(_relative(y), uniform_R, shape)
+        logp = z.gather(1, token[:, None])[:, 0] - highest[:, 0] - sums.sum(1).log()
+    else:
+        p = z.sub_(highest).exp_()
+        sums = _block_sums(p)
+        token, sampled = _drawn(p, uniform_R, shape, sums)
+        logp = p.gather(1, token[:, None])[:, 0].log() - sums.sum(1).log()
+    if shape.changed:
+        sampled = torch.zeros_like(logp) if sampled is None else sampled
+    return Draw(token_R=token, logp_R=logp.to(z.dtype), sampled_logp_R=None if sampled is None else sampled.to(z.dtype))
 
 
 def _penalised(z: Tensor, seen: Tensor, penalty: float) -> Tensor:
     return torch.where(seen, torch.where(z > 0, z / penalty, z * penalty), z)
 
 
-def _of_all(y: Tensor, uniform: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
-    """Without top-k and top-p: (token, its log-prob)."""
-    p, highest = _relative(y)
-    p.masked_fill_(p < shape.min_p, 0)
-    sums = _block_sums(p)
+def _relative(y: Tensor) -> Tensor:
+    """Probabilities relative to the highest, in place."""
+    return y.sub_(y.amax(1, keepdim=True)).exp_()
+
+
+def _drawn(p: Tensor, uniform: Tensor, shape: Shape, sums: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    """From probabilities relative to the highest: (token, its log-prob under what is left of them, None where all is).
+
+    `sums` are their `_block_sums`, where these are known.
+    """
+    if shape.top_k or shape.top_p < 1:
+        return _of_the_likeliest(p, uniform, shape)
+    if shape.min_p:
+        p, sums = p.masked_fill(p < shape.min_p, 0), None
+    sums = _block_sums(p) if sums is None else sums
     token = _invert(p, sums, uniform)
-    return token, y.gather(1, token[:, None])[:, 0] - highest - sums.sum(1).log()
+    return token, p.gather(1, token[:, None])[:, 0].log() - sums.sum(1).log() if shape.changed else None
 
 
-def _of_the_likeliest(y: Tensor, uniform: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
-    """With top-k or top-p: (token, its log-prob)."""
-    value, index = _likeliest(y, shape.top_k) if shape.top_k else _nucleus(y, shape.top_p)
-    p = (value - value[:, :1]).double().exp_()
+def _of_the_likeliest(p: Tensor, uniform: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
+    """With top-k or top-p."""
+    value, index = _likeliest(p, shape.top_k) if shape.top_k else _nucleus(p, shape.top_p)
     if shape.top_p < 1:
-        whole = p.sum(1, keepdim=True) if shape.top_k else _block_sums(_relative(y)[0]).sum(1, keepdim=True)
-        p.masked_fill_(p.cumsum(1) - p >= shape.top_p * whole, 0)
-    p.masked_fill_(p < shape.min_p, 0)
-    cumulative = p.cumsum(1)
+        whole = value.sum(1, keepdim=True) if shape.top_k else _block_sums(p).sum(1, keepdim=True)
+        value = value.masked_fill(value.cumsum(1) - value >= shape.top_p * whole, 0)
+    value = value.masked_fill(value < shape.min_p, 0)
+    cumulative = value.cumsum(1)
     place = _first_above(cumulative, uniform * cumulative[:, -1])[:, None]
-    return index.gather(1, place)[:, 0], (p.gather(1, place) / cumulative[:, -1:]).log()[:, 0]
+    return index.gather(1, place)[:, 0], (value.gather(1, place) / cumulative[:, -1:]).log()[:, 0]
 
 
-def _likeliest(y: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Values and indices of the k highest, in order, and of those that equal the k-th; other places hold -inf."""
-    if k >= y.shape[1]:
-        return y.sort(1, descending=True)
-    value, index = y.topk(k + 1)
+def _likeliest(p: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k highest in order, in float64, and of which tokens they are; with those that equal the k-th."""
+    if k >= p.shape[1]:
+        value, index = p.sort(1, descending=True)
+        return value.double(), index
+    value, index = p.topk(k + 1)
     kth = value[:, k - 1 : k]
-    if (value[:, k:] == kth).any():
-        value, index = y.topk(int((y >= kth).sum(1).max()))
-    return value.masked_fill(value < kth, -torch.inf), index
+    if ((value[:, k:] == kth) & (kth > 0)).any():
+        value, index = p.topk(int(((p >= kth) & (kth > 0)).sum(1).max()))
+    return value.masked_fill(value < kth, 0).double(), index
 
 
-def _nucleus(y: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
-    """Values and indices of at least as many of the highest, in order, as have the probability `top_p`."""
-    p, highest = _relative(y)
-    enough, k = top_p * _block_sums(p).sum(1), NUCLEUS
-    while k < y.shape[1]:
-        value, index = y.topk(k)
-        if ((value - highest[:, None]).double().exp_().sum(1) >= enough).all():
-            return value, index
-        k *= 8
-    return y.sort(1, descending=True)
+def _nucleus(p: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
+    """At least as many of the highest in order, in float64, as have the probability `top_p`, and of which tokens they are."""
+    enough, k = top_p * _block_sums(p).sum(1), min(NUCLEUS, p.shape[1])
+    top, index = p.topk(k)
+    value = top.double()
+    while k < p.shape[1]:
+        short = (value.sum(1) < enough).nonzero()[:, 0]
+        if not len(short):
+            break
+        k = min(8 * k, p.shape[1])
+        value, index = (F.pad(one, (0, k - one.shape[1])) for one in (value, index))
+        top, index[short] = p[short].topk(k)
+        value[short] = top.double()
+    return value, index
 
 
 def _block_sums(p: Tensor) -> Tensor:

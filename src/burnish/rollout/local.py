@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from burnish.config.sampling import SamplingConfig
 from burnish.distributed.wrap import gathered
 from burnish.models.decoding import OWN, Decoder, context_slot
 from burnish.models.head import head_of
@@ -71,6 +72,8 @@ class LocalSampler:
         with gathered(self.policy):
             device = next(self.policy.model.parameters()).device
             budget = self._memory * 2**30 if self._memory is not None else SHARE * device_memory(device)
+            if not self._token_bytes or not requests:  # FSDP expects a backward of what came last forward, and it is the same on all ranks
+                self._token_bytes = _token_bytes(self.policy, device)
             run = _Run(self.policy, sampling, self._text, device, budget, self._token_bytes, self._version)
             run.add(requests)
             while run.busy:
@@ -78,7 +81,20 @@ class LocalSampler:
                     if then is not None and (following := then(completion)) is not None:
                         run.add([following])
                     yield completion
-            self._token_bytes = run.decoder.token_bytes
+
+
+def sampling_of(config: SamplingConfig, stop_token_ids: Sequence[int], seed: int) -> Sampling:
+    """What a configuration asks for, of a model that ends its turns with these tokens."""
+    return Sampling(
+        temperature=config.temperature,
+        top_k=config.top_k,
+        top_p=config.top_p,
+        min_p=config.min_p or 0.0,
+        repetition_penalty=config.repetition_penalty,
+        stop_token_ids=tuple(stop_token_ids),
+        stop=tuple(config.stop or ()),
+        seed=seed,
+    )
 
 
 PLAIN = "{} is sampled from through its own cache, one prompt at a time, because it does not run as a token tree; that costs time."
@@ -89,6 +105,20 @@ def decoder_of(policy: Policy, device: torch.device) -> Decoder | PlainDecoder:
     if policy.paths.attention == "tree":
         return Decoder(lambda ids, positions: policy.backbone(ids, positions).last_hidden_state[0], device, policy.paths.backend)
     return PlainDecoder(policy.causal_model if policy.paths.head == "model" else policy.causal_model.base_model, device)
+
+
+def _token_bytes(policy: Policy, device: torch.device) -> int:
+    """Of one token's keys and values; 0 where that is not known.
+
+    It is found out before the first rows are begun: which rows are computed together must not depend on what was sampled before, or a
+    run that is continued would round otherwise than one that was never stopped.
+    """
+    if policy.paths.attention != "tree":
+        return 0
+    decoder = decoder_of(policy, device)
+    with torch.no_grad(), _evaluating(policy), policy.autocast():
+        decoder.add_contexts({0: np.zeros(1, dtype=np.int64)})
+    return decoder.token_bytes
 
 
 @dataclass(slots=True, eq=False)

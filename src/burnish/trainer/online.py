@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -122,6 +123,7 @@ class OnlineTrainer(Trainer[C]):
         if self.compute_metrics is not None:
             raise ConfigError("compute_metrics sees the tokens of a data set, and here there is none; write a reward function.")
         self.rewards = rewards_of(self._reward_funcs, self.args, required=self._environments is None)
+        weakref.finalize(self, self.rewards.close)
         sets = PromptSets(train, evaluation, self.args, tokenizer, self._renderer, any_columns=self._environments is not None)
         if not (self.conversation_rewards or self.rewards.names):
             raise ConfigError("The environment says no reward, and reward_funcs is not given; give it a get_reward, or give reward_funcs.")
