@@ -6,8 +6,8 @@ writes two sets, each as `train.jsonl`, `valid.jsonl` (to choose settings on) an
 "chosen": [message], "rejected": [message]}``:
 
 `replies`: questions of the English dialogues of `chatterbot-corpus` (BSD). Chosen is the reply that stands there, rejected the reply
-to another question of the same file. Every reply is chosen once and rejected once, so a judge that does not read the question is
-right in half of the pairs. No question is in two files.
+to another question of the same set, whose pair has the two the other way round: of such two pairs a judge that does not read the
+question is right in one. No question is in two sets. One exchange is left out of a set that has an odd number of them.
 
 `judged`: the pairs of `llamafactory`'s demonstration of DPO, of two models' answers to instructions, one of which was judged the better.
 Their licence is not stated: they are written for trials, and not to be passed on. No prompt is in two files; what has more than
@@ -59,10 +59,11 @@ def main() -> None:
 
 
 def pair_replies(exchanges: list[tuple[str, ...]]) -> list[Pair]:
-    """Each question with its own reply and that of another, every reply once as either; exchanges in a random order."""
-    exchanges = random.Random(SEED).sample(exchanges, len(exchanges))
+    """Each question with its own reply and that of another, which has this one's; exchanges in a random order."""
+    exchanges = random.Random(SEED).sample(exchanges, len(exchanges) // 2 * 2)
     by_reply = sorted(range(len(exchanges)), key=lambda i: plain(exchanges[i][1]))
-    # Same replies stand together in this order; half of all further on stands another, as none makes up half of them.
+    # Same replies stand together in this order; half of all further on stands another, as none makes up half of them, and half of all
+    # further on again the first.
     other = {i: by_reply[(place + len(by_reply) // 2) % len(by_reply)] for place, i in enumerate(by_reply)}
     pairs = []
     for i, (question, reply) in enumerate(exchanges):

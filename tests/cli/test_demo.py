@@ -154,3 +154,12 @@ def test_the_model_works_out_equations_it_has_not_read(tokenizer):
         greedy = model(ids).logits[0, left.shape[1] - 1 : -1].argmax(-1)
         right += bool((greedy == ids[0, left.shape[1] :]).all())
     assert right >= 0.95 * len(rows)
+
+
+@pytest.mark.parametrize("rloo", [False, True], ids=["grpo", "rloo"])
+def test_reinforce(tmp_path, rloo):
+    trainer = demo.reinforce(load_path(), tmp_path, steps=1, rloo=rloo)
+    assert trainer.state.global_step == 1
+    (line,) = [one for one in trainer.state.log_history if "reward" in one]
+    assert line["completions/max_length"] <= 24
+    assert 0 <= line["reward"] <= 1

@@ -1,4 +1,4 @@
-"""`burnish demo`: the embedded model learns from examples, then from preferences, and is scored before and after each."""
+"""`burnish demo`: the embedded model learns from examples, then from preferences, then from rewards, and is scored after each."""
 
 from __future__ import annotations
 
@@ -12,12 +12,17 @@ from typing import Any
 import torch
 
 from burnish.config.dpo import DPOConfig
+from burnish.config.grpo import GRPOConfig
 from burnish.config.reward import RewardConfig
+from burnish.config.rloo import RLOOConfig
 from burnish.config.sft import SFTConfig
 from burnish.demo import load_path, make_pairs, make_rows, score
 from burnish.methods.dpo import DPOTrainer
+from burnish.methods.grpo import GRPOTrainer
 from burnish.methods.reward import RewardTrainer
+from burnish.methods.rloo import RLOOTrainer
 from burnish.methods.sft import SFTTrainer
+from burnish.rewards.samples import Sample
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -26,7 +31,7 @@ FORMS = {"shown": "asked in the forms it was shown", "new": "asked in new forms"
 HELD_OUT = 200
 INTRODUCTION = """\
 A model of 1.3 million parameters comes with Burnish. It has read equations such as 47+38=77+8=85 and short sentences, and
-never a question. It learns in three stages. None of the held-out sums and differences is in anything it learns from; half of the
+never a question. It learns in four stages. None of the held-out sums and differences is in anything it learns from; half of the
 held-out questions are asked in forms of which no example shows how they are answered.
 
 Stage 1, sft: 9,000 examples show how questions are answered.
@@ -40,18 +45,24 @@ Stage 3, dpo: asked {n} training questions in new forms, the model gives {k} ans
 some are wrong, a right one is preferred to a wrong one: no answer is shown that it did not give itself. {kept} pairs like those of
 stage 2 keep up the forms that it was shown.
 """
+REINFORCE = """
+Stage 4, grpo: the model of stage 1 is asked questions in new forms, and some in those it was shown, gives eight answers to each, and is
+told of each whether it is right. No answer is shown at all, and none is preferred.
+"""
 NEXT = """
-The models and their metrics.jsonl are in {folder}, {folder}/judge and {folder}/dpo; all of this took {seconds:.0f} seconds. To try next:
+The models and their metrics.jsonl are in {folder}, {folder}/judge, {folder}/dpo and {folder}/grpo, with every sampled answer beside the
+last; all of this took {seconds:.0f} seconds. To try next:
   burnish inspect sft --model_name_or_path {folder} --dataset_name {folder}/new.jsonl --assistant_only_loss
   burnish inspect dpo --model_name_or_path {folder} --dataset_name {folder}/scored.jsonl
+  burnish inspect samples --output_dir {folder}/grpo
   burnish sft --model_name_or_path {folder} --dataset_name {folder}/train.jsonl --assistant_only_loss --output_dir runs/mine
   burnish sft --help"""
 SMALL: dict[str, Any] = {"overwrite_output_dir": True, "save_strategy": "no", "compute_dtype": "float32", "logging_steps": 10}
-"""What the three stages share."""
+"""What the stages share."""
 
 
 def run() -> int:
-    """Trains for about two minutes on two cores, into `runs/demo`; returns 0."""
+    """Trains for about three minutes on two cores, into `runs/demo`; returns 0."""
     from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
     disable_progress_bar()
@@ -78,6 +89,10 @@ def run() -> int:
     write_jsonl(FOLDER / "scored.jsonl", scored)
     prefer(FOLDER, FOLDER / "dpo", scored)
     answers["dpo"] = answer_all(FOLDER / "dpo", held_out)
+
+    print(REINFORCE)
+    reinforce(FOLDER, FOLDER / "grpo").save_model()
+    answers["grpo"] = answer_all(FOLDER / "grpo", held_out)
 
     report(held_out, answers)
     print(NEXT.format(folder=FOLDER, seconds=time.monotonic() - begun))
@@ -142,6 +157,29 @@ def prefer(model_path: Path, folder: Path, scored: Rows, *, steps: int = 60) -> 
     trainer = DPOTrainer(str(model_path), args=args, train_dataset=scored)
     trainer.train()
     trainer.save_model()
+
+
+def right(sample: Sample) -> float:
+    """The reward: 1 where the last number of the answer is the row's."""
+    return float(score(sample.text, sample.columns))
+
+
+def reinforce(model_path: Path, folder: Path, *, steps: int = 60, seed: int = 0, rloo: bool = False, held_out: Any = None) -> Any:
+    """Learns from verified answers to 24 questions a step, two thirds of them in new forms; returns the trainer, which has trained."""
+    options: dict[str, Any] = {"output_dir": str(folder), "max_steps": steps, "batch_size": 24, "num_generations": 8, "seed": seed}
+    options |= {"max_completion_length": 24, "learning_rate": 4e-4, "warmup_steps": 0.1, "reward_workers": 1}
+    options |= {"beta": 0.0, "eval_sampling": {"temperature": 0}, **SMALL}
+    drawn = make_rows(3000, seed=10 + seed, split="train", forms="new") + make_rows(1500, seed=20 + seed, split="train")
+    kind: Any = RLOOTrainer if rloo else GRPOTrainer
+    args = RLOOConfig(**options) if rloo else GRPOConfig(**options)
+    trainer = kind(str(model_path), right, args, train_dataset=as_prompts(drawn), eval_dataset=held_out)
+    trainer.train()
+    return trainer
+
+
+def as_prompts(rows: Rows) -> list[dict[str, Any]]:
+    """Questions without their worked answers; the result stays, for the reward alone."""
+    return [{"prompt": row["messages"][:1], "answer": row["answer"]} for row in rows]
 
 
 def own_answers(model_path: Path, rows: Rows, n: int) -> list[dict[str, Any]]:
