@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from burnish.cli.demo import as_prompts, reinforce
+from burnish.cli.demo import as_prompts, reinforcement
 from burnish.demo import make_rows
 
 
@@ -36,10 +36,10 @@ def main() -> None:
     for method in options.methods:
         for seed in options.seeds:
             with tempfile.TemporaryDirectory() as folder:
-                before = reinforce(options.model, Path(folder) / "no", steps=1, seed=seed, held_out=held_out)  # a step of warm-up: rate 0
-                shares = {"before": shares_of(before.evaluate())}
+                trainer = reinforcement(options.model, Path(folder), seed=seed, rloo=method == "rloo", held_out=held_out)
+                shares = {"before": shares_of(trainer.evaluate())}
                 began = time.process_time()
-                trainer = reinforce(options.model, Path(folder) / "run", seed=seed, rloo=method == "rloo", held_out=held_out)
+                trainer.train()
                 seconds = time.process_time() - began
                 shares["after"] = shares_of(trainer.evaluate())
             found.append({"method": method, "seed": seed, "processor_seconds": seconds, **shares})

@@ -157,8 +157,9 @@ def test_the_model_works_out_equations_it_has_not_read(tokenizer):
 
 
 @pytest.mark.parametrize("rloo", [False, True], ids=["grpo", "rloo"])
-def test_reinforce(tmp_path, rloo):
-    trainer = demo.reinforce(load_path(), tmp_path, steps=1, rloo=rloo)
+def test_reinforcement(tmp_path, rloo):
+    trainer = demo.reinforcement(load_path(), tmp_path, steps=1, rloo=rloo)
+    trainer.train()
     assert trainer.state.global_step == 1
     (line,) = [one for one in trainer.state.log_history if "reward" in one]
     assert line["completions/max_length"] <= 24

@@ -91,7 +91,9 @@ def run() -> int:
     answers["dpo"] = answer_all(FOLDER / "dpo", held_out)
 
     print(REINFORCE)
-    reinforce(FOLDER, FOLDER / "grpo").save_model()
+    learner = reinforcement(FOLDER, FOLDER / "grpo")
+    learner.train()
+    learner.save_model()
     answers["grpo"] = answer_all(FOLDER / "grpo", held_out)
 
     report(held_out, answers)
@@ -164,17 +166,15 @@ def right(sample: Sample) -> float:
     return float(score(sample.text, sample.columns))
 
 
-def reinforce(model_path: Path, folder: Path, *, steps: int = 60, seed: int = 0, rloo: bool = False, held_out: Any = None) -> Any:
-    """Learns from verified answers to 24 questions a step, two thirds of them in new forms; returns the trainer, which has trained."""
+def reinforcement(model_path: Path, folder: Path, *, steps: int = 60, seed: int = 0, rloo: bool = False, held_out: Any = None) -> Any:
+    """A trainer that learns from verified answers to 24 questions a step, two thirds of them in new forms."""
     options: dict[str, Any] = {"output_dir": str(folder), "max_steps": steps, "batch_size": 24, "num_generations": 8, "seed": seed}
     options |= {"max_completion_length": 24, "learning_rate": 4e-4, "warmup_steps": 0.1, "reward_workers": 1}
     options |= {"beta": 0.0, "eval_sampling": {"temperature": 0}, **SMALL}
     drawn = make_rows(3000, seed=10 + seed, split="train", forms="new") + make_rows(1500, seed=20 + seed, split="train")
     kind: Any = RLOOTrainer if rloo else GRPOTrainer
     args = RLOOConfig(**options) if rloo else GRPOConfig(**options)
-    trainer = kind(str(model_path), right, args, train_dataset=as_prompts(drawn), eval_dataset=held_out)
-    trainer.train()
-    return trainer
+    return kind(str(model_path), right, args, train_dataset=as_prompts(drawn), eval_dataset=held_out)
 
 
 def as_prompts(rows: Rows) -> list[dict[str, Any]]:

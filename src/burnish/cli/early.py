@@ -9,6 +9,7 @@ from burnish.checkpoint.files import CheckpointError
 from burnish.cli.sets import open_sets
 from burnish.config.data import DataConfig
 from burnish.config.generate import GenerateConfig
+from burnish.config.inspect import InspectSamplesConfig
 from burnish.config.model import ModelConfig
 from burnish.config.online import OnlineConfig
 from burnish.config.reference import ReferenceConfig
@@ -99,6 +100,13 @@ def check_folder(name: str, folder: str, *files: str) -> None:
     local = path.exists() or path.is_absolute() or folder.startswith((".", "~"))
     if local and not any((path / file).is_file() for file in files):
         raise ConfigError(f"{name}={folder!r} must be a folder that holds {' or '.join(files)}, and {_fault(path)}.")
+
+
+def check_samples(args: InspectSamplesConfig) -> None:
+    """Refuses a folder in which nothing was sampled, and one that holds no tokenizer where none is named."""
+    if not list((Path(args.output_dir) / "samples").glob("*.jsonl.gz")):
+        raise ConfigError(f"output_dir={args.output_dir!r} has no samples; give the output_dir of a run of grpo or rloo.")
+    check_folder("model_name_or_path", args.model_name_or_path or args.output_dir, "tokenizer_config.json")
 
 
 def _fault(path: Path) -> str:

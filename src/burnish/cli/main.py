@@ -92,6 +92,18 @@ def _inspect_prompts(method: str, args: Sequence[str]) -> int:
     return inspect_prompts(command.model, command.data, command.args, rows=command.inspect.rows)
 
 
+def _inspect_samples(args: Sequence[str]) -> int:
+    from burnish.config.inspect import InspectSamplesConfig
+
+    command = parse(args, InspectSamplesConfig, prog="burnish inspect samples", description=COMMANDS["inspect samples"].help)
+    from burnish.cli.early import check_samples
+
+    check_samples(command)
+    from burnish.cli.inspect_samples import inspect_samples
+
+    return inspect_samples(command)
+
+
 def _plan_sft(args: Sequence[str]) -> int:
     command = parse(args, _command("sft", plan=PlanConfig), prog="burnish plan sft", description=COMMANDS["plan sft"].help)
     from burnish.cli.early import check_model
@@ -169,6 +181,7 @@ COMMANDS = {
     "inspect prm": Command("Show the steps that prm would learn from, token by token.", partial(_inspect, "prm")),
     "inspect grpo": Command("Show the prompts that grpo would sample from, and try the rewards.", partial(_inspect_prompts, "grpo")),
     "inspect rloo": Command("Show the prompts that rloo would sample from, and try the rewards.", partial(_inspect_prompts, "rloo")),
+    "inspect samples": Command("Show what a run has sampled, token by token, and what it was worth.", _inspect_samples),
     "plan sft": Command("Say what sft would hold on each device, and what to change where that is too much.", _plan_sft),
     "generate": Command("Sample completions of a file of prompts, with their log-probs.", _generate),
     "merge": Command("Add a LoRA adapter into the weights of its base model.", _merge),

@@ -2,7 +2,7 @@
 
     step, set         optimizer steps done when it was sampled; "train", or the evaluation set
     group, sample     the row that was the prompt; which of its completions
-    prompt, completion, finish_reason
+    prompt, prompt_tokens, completion, finish_reason
     tokens            ids after the prompt, and beside them, one for each: logp (null where the policy did not say it), trained (0 or 1)
     rewards, reward   by function (null: nothing to say; {"failure": …}), and their weighted sum (null: none)
     advantage, version, extras
@@ -72,9 +72,9 @@ class SampleFiles:
         return self.folder / f"{number:05}.jsonl.gz"
 
 
-def read_samples(output_dir: Path) -> Iterator[dict[str, Any]]:
+def read_samples(output_dir: Path | str) -> Iterator[dict[str, Any]]:
     """All lines in order. A torn last member, of a process that died while it wrote, is left out."""
-    for path in sorted((output_dir / FOLDER).glob("*.jsonl.gz")):
+    for path in sorted((Path(output_dir) / FOLDER).glob("*.jsonl.gz")):
         with gzip.open(path, "rt", encoding="utf-8") as file:
             try:
                 for line in file:

@@ -46,6 +46,13 @@ def _failing(means: Means) -> str | None:
     )
 
 
+def _silent(means: Means) -> str | None:
+    share = means.get("rewards/none", 0.0) - means.get("rewards/failed", 0.0)
+    if share < 0.2:
+        return None
+    return f"{share:.0%} of the completions have no reward, because none has anything to say of them, and are not learnt from; is 0 meant?"
+
+
 def _apart(means: Means) -> str | None:
     gap = means.get("sampling/sampling_logp_difference/mean", 0.0)
     if gap < 0.1:
@@ -56,7 +63,7 @@ def _apart(means: Means) -> str | None:
     )
 
 
-RULES = {"tied": _tied, "truncated": _truncated, "alike": _alike, "failing": _failing, "apart": _apart}
+RULES = {"tied": _tied, "truncated": _truncated, "alike": _alike, "failing": _failing, "silent": _silent, "apart": _apart}
 
 
 class Advice:

@@ -87,8 +87,14 @@ def lines_of(
         for rollout, reward, advantage in zip(group.rollouts, rewards, advantages, strict=True):
             line = _line(rollout) | {"reward": reward, "advantage": advantage}
             line |= {"rewards": dict(zip(names, map(_plain, rollout.rewards), strict=True))}
-            lines.append({"step": step, "set": name, "group": group.prompt.place, "prompt": prompt, **line})
+            asked = {"prompt": prompt, "prompt_tokens": _asked(group, rollout)}
+            lines.append({"step": step, "set": name, "group": group.prompt.place, **asked, **line})
     return lines
+
+
+def _asked(group: Group, rollout: Rollout) -> np.ndarray:
+    """Token ids before the rollout's own; none where it brings all of them."""
+    return group.prompt.token_ids[:0] if rollout.paths[0].own_prompt else group.prompt.token_ids
 
 
 def _line(rollout: Rollout) -> dict[str, Any]:
