@@ -71,6 +71,20 @@ def test_the_reference_is_the_policy_as_it_was(kind):
     assert not reference(TREE).requires_grad
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_asked_at_the_policys_temperature(kind):
+    """Which a trainer that samples says after the reference is made. At another one they would differ though their weights are the same."""
+    build, new = KINDS[kind]
+    policy = policy_of(build())
+    reference = reference_of(policy, new_adapter=new)
+    plain = reference(TREE)
+    policy.temperature = 0.5
+    assert torch.equal(reference(TREE), logp(policy))
+    assert (reference(TREE) - plain).abs().max() > 1e-2
+    policy.temperature = 1.0
+    assert torch.equal(reference(TREE), plain)
+
+
 def test_dropout_is_the_policys_alone():
     policy = policy_of(tiny_model("llama", attention_dropout=0.5))
     policy.train()

@@ -5,7 +5,7 @@ from burnish.config.base import Config, config, option
 
 @config
 class SamplingConfig(Config):
-    """How completions are sampled. A checkpoint's own generation_config is not looked at."""
+    """How completions are sampled. Of a checkpoint's own generation_config only its end-of-turn tokens count."""
 
     temperature: float = option(1.0, "Logits are divided by it; 0: always the most likely token.", at_least=0)
     top_k: int = option(0, "Only the k most likely tokens; 0: all.", at_least=0)

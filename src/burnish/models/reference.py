@@ -41,14 +41,17 @@ class WantedReference:
 
 
 class Reference:
-    """Calls `policy` inside of `as_it_was()`, in which it is the reference."""
+    """Calls `policy` inside of `as_it_was()`, in which it is the reference, at the temperature that `trained` has then (None: its own)."""
 
-    def __init__(self, policy: Policy, *, identity: str, as_it_was: Callable[[], AbstractContextManager[Any]] = nullcontext) -> None:
+    def __init__(
+        self, policy: Policy, *, identity: str, trained: Policy | None = None,
+        as_it_was: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:  # fmt: skip
         self.identity = identity
         """The same for the same model: log-probs on disk are kept under it."""
         self.moving: Following | None = None
         self._policy: Policy | None = policy
-        self._as_it_was = as_it_was
+        self._trained, self._as_it_was = policy if trained is None else trained, as_it_was
 
     @torch.no_grad()
     def __call__(self, tree: TokenTree) -> Tensor:
@@ -63,7 +66,7 @@ class Reference:
                 "The reference was freed when its log-probs had been computed, and these rows were not among its data; "
                 "give them as eval_dataset when the trainer is made, or use precompute_ref_log_probs=False."
             )
-        training = self._policy.training
+        training, self._policy.temperature = self._policy.training, self._trained.temperature
         self._policy.eval()
         try:
             with self._as_it_was():
@@ -165,7 +168,7 @@ def make_reference(policy: Policy, own: Policy | None, wanted: WantedReference, 
     args = wanted.args
     trained = {name: p for name, p in policy.model.named_parameters() if p.requires_grad}
     if own is not None:
-        reference = Reference(own, identity=identity)
+        reference = Reference(own, identity=identity, trained=policy)
         theirs: Mapping[str, Tensor] = {name: p for name, p in own.model.named_parameters() if name in trained}
     elif new_adapter and not args.sync_ref_model:
         return Reference(policy, identity=identity, as_it_was=policy.model.disable_adapter)
