@@ -132,7 +132,9 @@ def test_too_many_failures_end_a_run(share, tmp_path):
         return [1.0 for _ in completion_ids]
 
     trainer = made("grpo", tmp_path, fussy, max_reward_failures=share)
-    with pytest.raises(RewardError, match=r"of the last 16 completions have no reward because a function failed, more than max_reward_fail"):
+    with pytest.raises(
+        RewardError, match=r"of the last 16 completions have no reward because a function failed, more than max_reward_fail"
+    ):
         trainer.train()
     assert trainer.state.global_step == 0
 

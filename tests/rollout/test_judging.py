@@ -59,9 +59,7 @@ def test_kl_in_the_reward_of_rloo():
 
 def test_kl_in_the_reward_of_grpo():
     """The same: 0.8 and 0.4, mean 0.6, deviation 0.4 · √½ = 0.2828427."""
-    judged = grpo.judge(
-        [group(1.0, 0.0)], [1.0], torch.tensor([2.0, -4.0], dtype=torch.float64), GRPOConfig(beta=0.1, kl_in_reward=True)
-    )
+    judged = grpo.judge([group(1.0, 0.0)], [1.0], torch.tensor([2.0, -4.0], dtype=torch.float64), GRPOConfig(beta=0.1, kl_in_reward=True))
     assert judged.advantages[0] == (pytest.approx(0.2 / (0.4 * ROOT + 1e-4)), pytest.approx(-0.2 / (0.4 * ROOT + 1e-4)))
 
 
