@@ -28,8 +28,8 @@ def even(completion_ids, **columns):
 def made(kind, folder, reward_funcs=even, *, model=None, rows=ROWS, eval_dataset=None, **options):
     trainer, config = KINDS[kind]
     pinned = {
-        "output_dir": str(folder), "batch_size": 4, "num_generations": 4, "max_completion_length": 6, "learning_rate": 2e-2, "max_steps": 12,
-        "compute_dtype": "float32", "logging_steps": 1, "disable_tqdm": True, "reward_workers": 1, "save_strategy": "no",
+        "output_dir": str(folder), "batch_size": 4, "num_generations": 4, "max_completion_length": 6, "learning_rate": 2e-2,
+        "max_steps": 12, "compute_dtype": "float32", "logging_steps": 1, "disable_tqdm": True, "reward_workers": 1, "save_strategy": "no",
     }  # fmt: skip
     args = config(**(pinned | options))
     model = tiny_llama() if model is None else model

@@ -113,9 +113,6 @@ def _say_at_exit(counts: Mapping[str, int]) -> None:
 
 def _watch(task: Task) -> dict[str, int]:
     """Counts the events of each phase, and brings the fault."""
-    from burnish.data.known_logps import KnownLogps
-    from burnish.rewards.scoring import Rewards
-    from burnish.rollout.collect import OneTurn
     from burnish.run import Run
 
     counts, stage, fault = dict.fromkeys(PHASES, 0), "before", task.fault
@@ -132,7 +129,27 @@ def _watch(task: Task) -> dict[str, int]:
         if event in TOUCHES and (path := _path(event, given)) and path.startswith(f"{task.folder}/"):
             happens(f"{event} {path[len(str(task.folder)) + 1 :]}")
 
-    plain, add, one_more, finish = Run.fire, KnownLogps.add, OneTurn.rollout, Rewards.finish
+    plain = Run.fire
+
+    def fire(self: Run, event: str, **what: Any) -> None:
+        nonlocal stage
+        happens(event)
+        stage = STAGES.get(event, stage)
+        plain(self, event, **what)
+
+    Run.fire = fire  # type: ignore[method-assign]
+    _tell(happens)
+    sys.addaudithook(hook)
+    return counts
+
+
+def _tell(happens: Callable[[str], None]) -> None:
+    """Of what is computed, beside the files that are touched."""
+    from burnish.data.known_logps import KnownLogps
+    from burnish.rewards.scoring import Rewards
+    from burnish.rollout.collect import OneTurn
+
+    add, one_more, finish = KnownLogps.add, OneTurn.rollout, Rewards.finish
 
     def known(self: KnownLogps, items: Any) -> None:
         happens("known")
@@ -146,17 +163,8 @@ def _watch(task: Task) -> dict[str, int]:
         happens("scored")
         return finish(self, samples, functions)
 
-    def fire(self: Run, event: str, **what: Any) -> None:
-        nonlocal stage
-        happens(event)
-        stage = STAGES.get(event, stage)
-        plain(self, event, **what)
-
-    Run.fire = fire  # type: ignore[method-assign]
     KnownLogps.add = known  # type: ignore[method-assign]
     OneTurn.rollout, Rewards.finish = sampled, scored  # type: ignore[method-assign]
-    sys.addaudithook(hook)
-    return counts
 
 
 def _path(event: str, given: tuple[Any, ...]) -> str | None:
