@@ -28,8 +28,8 @@ def even(completion_ids, **columns):
 def made(kind, folder, reward_funcs=even, *, model=None, rows=ROWS, eval_dataset=None, **options):
     trainer, config = KINDS[kind]
     pinned = {
-        "output_dir": str(folder), "batch_size": 4, "num_generations": 4, "max_completion_length": 6, "learning_rate": 2e-2, "max_steps": 12,
-        "compute_dtype": "float32", "logging_steps": 1, "disable_tqdm": True, "reward_workers": 1, "save_strategy": "no",
+        "output_dir": str(folder), "batch_size": 4, "num_generations": 4, "max_completion_length": 6, "learning_rate": 2e-2,
+        "max_steps": 12, "compute_dtype": "float32", "logging_steps": 1, "disable_tqdm": True, "reward_workers": 1, "save_strategy": "no",
     }  # fmt: skip
     args = config(**(pinned | options))
     model = tiny_llama() if model is None else model
@@ -132,7 +132,9 @@ def test_too_many_failures_end_a_run(share, tmp_path):
         return [1.0 for _ in completion_ids]
 
     trainer = made("grpo", tmp_path, fussy, max_reward_failures=share)
-    with pytest.raises(RewardError, match=r"of the last 16 completions have no reward because a function failed, more than max_reward_fail"):
+    with pytest.raises(
+        RewardError, match=r"of the last 16 completions have no reward because a function failed, more than max_reward_fail"
+    ):
         trainer.train()
     assert trainer.state.global_step == 0
 

@@ -124,7 +124,8 @@ CASES: tuple[Case, ...] = (
     ),
     grpo(
         "bnpo", "corrected", lambda n: groups(n, drawn=True, left_out=False),
-        off_policy_mask_threshold=0.1,
+        WHOLE_RUNS | {"identity": "weighs completions by what a server drew them from, which is never quite the policy"},
+        off_policy_mask_threshold=0.1, use_vllm=True, vllm_importance_sampling_mode="token_truncate",
     ),
     Case(
         name="rloo",

@@ -77,6 +77,8 @@ RUNS = {
     "grpo": (GRPOTrainer, GRPOConfig, {}),
     "grpo with a reference": (GRPOTrainer, GRPOConfig, {"beta": 0.1}),
     "rloo": (RLOOTrainer, RLOOConfig, {"beta": 0.0}),
+    "rloo with a reference": (RLOOTrainer, RLOOConfig, {"beta": 0.1}),
+    "grpo with a reference in the reward": (GRPOTrainer, GRPOConfig, {"beta": 0.1, "kl_in_reward": True}),
 }
 
 
@@ -88,22 +90,25 @@ def tied(completions, **others):
 def test_a_run_in_which_every_group_is_tied_leaves_the_weights_where_they_are(run, tmp_path, monkeypatch):
     """Of plain gradient descent, without momentum.
 
-    Without a reference no completion costs a forward: each step has one token, because a model cannot be run on none. With one, the
-    policy of every step is still the reference, and the divergence is 0.
+    No completion costs a forward with a gradient: each step has one token, because a model cannot be run on none. Where there is a
+    reference the policy of every step is still the same as it, and the divergence is exactly 0: rounding is no reason to learn.
     """
     trainer, config, options = RUNS[run]
     case = replace(CASE, config=lambda **more: config(**SAMPLING, **options, **more), trainer=partial(trainer, reward_funcs=tied))
     model, computed, forward = case.model(dtype=torch.float32), [], TreeModel.forward
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
     made = build_trainer(case, model, tmp_path, max_steps=3, optim="sgd", learning_rate=10.0, save_strategy="no", logging_steps=1)
-    monkeypatch.setattr(TreeModel, "forward", lambda self, tree: (computed.append(tree.T), forward(self, tree))[1])
+    monkeypatch.setattr(
+        TreeModel, "forward", lambda self, tree: (computed.append(tree.T * torch.is_grad_enabled()), forward(self, tree))[1]
+    )
     made.train()
     assert all(torch.equal(value, before[name]) for name, value in weights(made).items())
     logged = lines(tmp_path)
     assert [(line["grad_norm"], line["frac_reward_zero_std"]) for line in logged] == [(0.0, 1.0)] * 3
     assert {line["advantage"] for line in samples(tmp_path)} == {0.0}
-    if "beta" in options and options["beta"]:
+    if options.get("beta"):
         assert [line["kl"] for line in logged] == [0.0] * 3
+    if run == "grpo with a reference":  # which is in the loss, and every completion is compared with it
         assert sum(computed) > 100
     else:
-        assert computed == [1, 1, 1]
+        assert [tokens for tokens in computed if tokens] == [1, 1, 1]

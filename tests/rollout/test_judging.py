@@ -49,7 +49,7 @@ def test_weights():
 
 
 def test_kl_in_the_reward_of_rloo():
-    """Rewards 1 and 0, log-ratios 2 and -4, β = 0.1: 1 - 0.2 = 0.8 and 0 + 0.4 = 0.4, so A = ±0.4. What is logged as reward is not touched."""
+    """Rewards 1 and 0, log-ratios 2 and -4, β = 0.1: 1 - 0.2 = 0.8 and 0 + 0.4 = 0.4, so A = ±0.4. What is logged is 1 and 0."""
     divergence_B = torch.tensor([2.0, -4.0], dtype=torch.float64)
     judged = rloo.judge([group(1.0, 0.0)], [1.0], divergence_B, RLOOConfig(beta=0.1))
     assert judged.advantages == ((pytest.approx(0.4), pytest.approx(-0.4)),)
@@ -59,9 +59,7 @@ def test_kl_in_the_reward_of_rloo():
 
 def test_kl_in_the_reward_of_grpo():
     """The same: 0.8 and 0.4, mean 0.6, deviation 0.4 · √½ = 0.2828427."""
-    judged = grpo.judge(
-        [group(1.0, 0.0)], [1.0], torch.tensor([2.0, -4.0], dtype=torch.float64), GRPOConfig(beta=0.1, kl_in_reward=True)
-    )
+    judged = grpo.judge([group(1.0, 0.0)], [1.0], torch.tensor([2.0, -4.0], dtype=torch.float64), GRPOConfig(beta=0.1, kl_in_reward=True))
     assert judged.advantages[0] == (pytest.approx(0.2 / (0.4 * ROOT + 1e-4)), pytest.approx(-0.2 / (0.4 * ROOT + 1e-4)))
 
 
@@ -73,7 +71,7 @@ def test_clipped_rewards_of_rloo():
 
 
 def test_scales():
-    """Groups (0, 1) and (0, 3): deviations √½ and 3 √½; of the batch 0, 1, 0, 3: mean 1, squares 1 + 0 + 1 + 4 = 6, √2. None: ±½ and ±1.5."""
+    """Groups (0, 1) and (0, 3): deviations √½ and 3 √½; of the batch 0, 1, 0, 3: mean 1, squares 1 + 0 + 1 + 4 = 6, √2. None: ½ and 1.5."""
     groups = [group(0.0, 1.0), group(0.0, 3.0)]
     judged = {scale: grpo.judge(groups, [1.0], None, GRPOConfig(scale_rewards=scale)).advantages for scale in ("group", "batch", "none")}
     assert judged["group"] == ((pytest.approx(-0.5 / (ROOT + 1e-4)), pytest.approx(0.5 / (ROOT + 1e-4))),) + (

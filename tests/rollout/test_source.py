@@ -1,4 +1,4 @@
-"""Rollouts as steps: prompts by epoch, samplings for several steps, groups that are replaced, what is left out, and a checkpoint between."""
+"""Rollouts as steps: epochs, samplings for several steps, groups that are replaced, what is left out, and a checkpoint in between."""
 
 from __future__ import annotations
 

@@ -29,6 +29,9 @@ PHASES = {
     "reference": r"before known$",
     "find": r"before \S+ run/checkpoint-",
     "first step": r"first on_(step|substep|pre_optimizer|optimizer)",
+    "sample": r"\w+ sampled$",
+    "score": r"\w+ scored$",
+    "write samples": r"\w+ (open|os.mkdir|os.truncate|os.remove) run/samples",
     "train": r"later on_(step|substep|pre_optimizer|optimizer)",
     "evaluate": r"\w+ on_(prediction|evaluate)",
     "save": r"\w+ (open|os.mkdir) run/tmp-checkpoint",
@@ -37,6 +40,8 @@ PHASES = {
     "export": r"\w+ open run/(config|generation_config|chat_template|tokenizer)",
 }
 """By their events: how far training is (before the first step, in it, later), what happens, and to which file."""
+OF_SOME = ("reference", "sample", "score", "write samples")
+"""Phases that not every way of training has."""
 STAGES = {"on_train_begin": "first", "on_step_end": "later"}
 ANY = "any"
 """Whatever phase it is after so many seconds."""
@@ -108,7 +113,6 @@ def _say_at_exit(counts: Mapping[str, int]) -> None:
 
 def _watch(task: Task) -> dict[str, int]:
     """Counts the events of each phase, and brings the fault."""
-    from burnish.data.known_logps import KnownLogps
     from burnish.run import Run
 
     counts, stage, fault = dict.fromkeys(PHASES, 0), "before", task.fault
@@ -125,11 +129,7 @@ def _watch(task: Task) -> dict[str, int]:
         if event in TOUCHES and (path := _path(event, given)) and path.startswith(f"{task.folder}/"):
             happens(f"{event} {path[len(str(task.folder)) + 1 :]}")
 
-    plain, add = Run.fire, KnownLogps.add
-
-    def known(self: KnownLogps, items: Any) -> None:
-        happens("known")
-        add(self, items)
+    plain = Run.fire
 
     def fire(self: Run, event: str, **what: Any) -> None:
         nonlocal stage
@@ -138,9 +138,33 @@ def _watch(task: Task) -> dict[str, int]:
         plain(self, event, **what)
 
     Run.fire = fire  # type: ignore[method-assign]
-    KnownLogps.add = known  # type: ignore[method-assign]
+    _tell(happens)
     sys.addaudithook(hook)
     return counts
+
+
+def _tell(happens: Callable[[str], None]) -> None:
+    """Of what is computed, beside the files that are touched."""
+    from burnish.data.known_logps import KnownLogps
+    from burnish.rewards.scoring import Rewards
+    from burnish.rollout.collect import OneTurn
+
+    add, one_more, finish = KnownLogps.add, OneTurn.rollout, Rewards.finish
+
+    def known(self: KnownLogps, items: Any) -> None:
+        happens("known")
+        add(self, items)
+
+    def sampled(self: OneTurn, completion: Any) -> Any:
+        happens("sampled")
+        return one_more(self, completion)
+
+    def scored(self: Rewards, samples: Any, functions: Any) -> Any:
+        happens("scored")
+        return finish(self, samples, functions)
+
+    KnownLogps.add = known  # type: ignore[method-assign]
+    OneTurn.rollout, Rewards.finish = sampled, scored  # type: ignore[method-assign]
 
 
 def _path(event: str, given: tuple[Any, ...]) -> str | None:

@@ -184,7 +184,7 @@ def lines(run: Path) -> list[dict[str, Any]]:
 
 
 def untimed(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if not name.endswith(TIMED)}
+    return {name: value for name, value in values.items() if not name.endswith(TIMED) and not name.startswith("time/")}
 
 
 def steps(run: Path) -> list[int]:
@@ -200,7 +200,7 @@ def newest(run: Path) -> int:
 def result(run: Path) -> dict[str, Any]:
     """Everything that must be the same, to the bit, however often the run was killed: files as bytes, records without clocks."""
     last = run / f"checkpoint-{steps(run)[-1]}"
-    files = {path.name: path.read_bytes() for path in (*run.glob("*.safetensors"), *last.glob("*.safetensors"))}
+    files = {path.name: path.read_bytes() for path in (*run.glob("*.safetensors"), *last.glob("*.safetensors"), *run.glob("samples/*"))}
     found: dict[str, Any] = {"last": last.name, "lines": lines(run), **files}
     for path in last.glob("*.pt"):
         found[path.stem] = flat(torch.load(path, weights_only=True))
@@ -211,6 +211,7 @@ def result(run: Path) -> dict[str, Any]:
     state.pop("best_model_checkpoint")  # an absolute path
     for name in ("metrics_offset", "metrics_sha256"):  # of bytes among which are clocks' figures
         loop.pop(name)
+    loop["meters"] = [untimed(meter) for meter in loop["meters"]]
     return found | {"loop": loop, "state": state}
 
 

@@ -51,6 +51,14 @@ def test_killed_while_log_probs_of_a_reference_are_computed_and_while_they_are_u
     assert list(kills(follows, Random(6), [("train", 0), ("save", 0)]))
 
 
+def test_killed_while_completions_are_sampled_and_scored_and_learnt_from(subject):
+    """Every completion of the run is in its samples, once, byte for byte; and the steps yet to come of a sampling are not lost."""
+    phases = ("sample", "score", "write samples", "train", "save")
+    trials = list(kills(subject("rollouts"), Random(4), [(phase, 0) for phase in phases]))
+    assert {trial.phase for trial in trials} >= set(phases)
+    assert sum(trial.resumed for trial in trials) >= 2
+
+
 def test_killed_while_a_checkpoint_is_written_in_the_background(subject):
     trials = list(kills(subject("in the background"), Random(0), [("save", 0), ("rotate", 0)]))
     assert {trial.phase for trial in trials} == {"save, in the background", "rotate, in the background"}

@@ -14,6 +14,7 @@ import burnish.cli.early
 import burnish.cli.main
 import burnish.cli.train
 import burnish.methods.dpo  # noqa: F401
+import burnish.methods.grpo  # noqa: F401
 import burnish.methods.sft  # noqa: F401
 
 torch.set_num_threads(1)
