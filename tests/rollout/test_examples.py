@@ -108,7 +108,7 @@ def test_lines():
     assert second["rewards"] == {"f": {"failure": "raised KeyError", "detail": "'x'"}, "g": 2.0}
     assert (second["reward"], second["finish_reason"], second["extras"]) == (None, "length", {"seen": "3"})
     assert (second["logp"], second["trained"], second["version"]) == ([-0.1235, -2.0], [1, 1], 0)
-    assert json.dumps({**second, "tokens": second["tokens"].tolist()})
+    assert json.dumps({**second, **{name: second[name].tolist() for name in ("tokens", "prompt_tokens")}})
 
 
 @pytest.mark.parametrize("value", [np.nan, None])

@@ -2,9 +2,10 @@
 
 from typing import Literal
 
-from burnish.config.base import Config, config, option
+from burnish.config.base import Config, config, option, options
 from burnish.config.online import OnlineConfig
 from burnish.config.values import ConfigError
+from burnish.config.vllm import VLLMConfig
 
 CLIPPED = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo", "gspo")
 """Losses with a range that the ratio is clipped to on both sides."""
@@ -90,6 +91,9 @@ class GRPOConfig(SurrogateConfig, EntropyConfig, OnlineConfig):
     def __post_init__(self) -> None:
         if not self.beta and (unheard := self.changed("kl_in_reward", "use_bias_correction_kl")):
             raise ConfigError(f"{unheard[0]} has no effect with beta=0, which compares with no reference; leave it out.")
+        correction = [name for name in options(VLLMConfig) if name.startswith("vllm_importance_sampling_")]
+        if self.loss_type == "gmpo" and (said := self.changed(*correction)):
+            raise ConfigError(f"{said[0]} has no effect on loss_type='gmpo', whose ratio is of the whole completion; leave it out.")
         if self.kl_in_reward and self.multi_objective_aggregation == "normalize_then_sum":
             raise ConfigError("kl_in_reward=True needs one sum of rewards, which normalize_then_sum does not make; leave one out.")
         if self.kl_in_reward and self.changed("use_bias_correction_kl"):

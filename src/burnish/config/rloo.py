@@ -1,8 +1,9 @@
 """REINFORCE leave-one-out: sampled completions, measured against the others of the same prompt."""
 
-from burnish.config.base import config, option
+from burnish.config.base import config, option, options
 from burnish.config.online import OnlineConfig
 from burnish.config.values import ConfigError
+from burnish.config.vllm import VLLMConfig
 
 
 @config
@@ -19,6 +20,9 @@ class RLOOConfig(OnlineConfig):
     reward_clip_range: list[float] | None = option(None, "Least and largest reward; others are brought there.")
 
     def __post_init__(self) -> None:
+        correction = [name for name in options(VLLMConfig) if name.startswith("vllm_importance_sampling_")]
+        if said := self.changed(*correction):
+            raise ConfigError(f"{said[0]} has no effect on RLOO, whose ratio is of whole completions already; leave it out, or use GRPO.")
         clip = self.reward_clip_range
         if clip is not None and (len(clip) != 2 or clip[0] >= clip[1]):
             raise ConfigError(f"reward_clip_range={clip!r} must be two numbers, the smaller one first.")

@@ -94,7 +94,7 @@ def loss_and_metrics(tree: TokenTree, outputs: TokenOutputs, args: GRPOConfig, k
     kept_N = None if known.threshold is None else top_entropy_mask(entropy_N, known.threshold)
     rollouts = rollouts_of(logp_N, old_N, tree, importance_N=importance_N, kept_N=kept_N)
     loss_N = LOSSES[loss](rollouts, **options)
-    if importance_N is not None and loss not in ("vespo", "gmpo"):
+    if importance_N is not None and loss != "vespo":
         loss_N = loss_N * importance_N
     if kept_N is not None and loss != "gmpo":
         loss_N = loss_N * kept_N
@@ -121,8 +121,8 @@ def _count(tree: TokenTree, args: GRPOConfig) -> float:
 
 
 def _importance(old_N: Tensor, tree: TokenTree, args: GRPOConfig) -> Tensor | None:
-    """``π_old/μ`` where tokens were drawn from another distribution than the policy's as the trainer has it."""
-    if tree.sampled_logp_N is None or not args.vllm_importance_sampling_correction:
+    """``π_old/μ`` where a server drew the tokens, from what it takes for the policy."""
+    if tree.sampled_logp_N is None or not (args.use_vllm and args.vllm_importance_sampling_correction) or args.loss_type == "gmpo":
         return None
     return importance_weights(
         old_N, tree.sampled_logp_N.to(old_N.dtype), tree.branch_N, tokens_of(tree), mode=args.vllm_importance_sampling_mode,

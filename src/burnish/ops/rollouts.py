@@ -52,8 +52,9 @@ def rollout_sums(tree: TokenTree, outputs: TokenOutputs, rollouts: Rollouts) -> 
     found["ratio"] = Sum(total=ratio(rollouts.log_ratio_N.detach()).sum(), count=n)
     if outputs.entropy_N is not None:
         found["entropy"] = Sum(total=outputs.entropy_N.detach().sum(), count=n)
-    if (drawn_N := drawn_logps(tree)) is not None:
-        gap_N = logp_gap(rollouts.old_logp_N, drawn_N.to(rollouts.old_logp_N.dtype))
+    told_N = tree.sampled_logp_N if tree.behaviour_logp_N is None else tree.behaviour_logp_N
+    if told_N is not None:
+        gap_N = logp_gap(rollouts.old_logp_N, told_N.to(rollouts.old_logp_N.dtype))
         found["sampling/sampling_logp_difference/mean"] = Sum(total=gap_N.sum(), count=n)
     if rollouts.importance_N is not None:
         found["sampling/importance_sampling_ratio/mean"] = Sum(total=rollouts.importance_N.sum(), count=n)

@@ -105,17 +105,18 @@ def _line(rollout: Rollout) -> dict[str, Any]:
         "completion": rollout.completion,
         "finish_reason": rollout.finish_reason,
         "tokens": rollout.token_ids,
-        "logp": [value for segment in segments for value in _logps(segment)],
+        "logp": [value for segment in segments for value in _rounded(segment.behaviour_logp, len(segment))],
+        "sampled_logp": [value for segment in segments for value in _rounded(segment.sampled_logp, len(segment))],
         "trained": [int(segment.trained) for segment in segments for _ in range(len(segment))],
         "version": min(versions, default=None),
         "extras": dict(rollout.extras),
     }
 
 
-def _logps(segment: Segment) -> list[float | None]:
-    if segment.behaviour_logp is None:
-        return [None] * len(segment)
-    return [None if np.isnan(value) else round(float(value), 4) for value in segment.behaviour_logp]
+def _rounded(logp: np.ndarray | None, length: int) -> list[float | None]:
+    if logp is None:
+        return [None] * length
+    return [None if np.isnan(value) else round(float(value), 4) for value in logp]
 
 
 def _plain(reward: Reward) -> float | Mapping[str, str] | None:

@@ -112,13 +112,14 @@ class Conversation(Protocol):
 
 
 def sampled_segment(completion: Completion, *, exact: bool) -> Segment:
-    """What the policy said in a turn. Where its log-probs are not `exact`, those that tokens were drawn by are kept beside them."""
-    sampled = completion.logp if completion.sampled_logp is None else completion.sampled_logp
+    """What the policy said in a turn. The log-probs that tokens were drawn by are kept where they are not the policy's as the trainer
+    has it: of a truncated or penalised distribution, and of a server."""
+    sampled = completion.logp if completion.sampled_logp is None and not exact else completion.sampled_logp
     return Segment(
         token_ids=completion.token_ids,
         source="model",
         trained=True,
         behaviour_logp=completion.logp,
-        sampled_logp=None if exact else sampled,
+        sampled_logp=sampled,
         policy_version=completion.policy_version,
     )
