@@ -6,6 +6,7 @@ from burnish.data.tree import split_example
 from burnish.models.policy import Paths
 from tests.laws.exact import distance
 from tests.laws.methods import cases
+from tests.laws.rollout_cases import groups
 from tests.laws.runs import cut_step, make_run, take, whole_step
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -73,3 +74,12 @@ def test_a_part_of_the_step_gives_another_gradient(case):
     examples = case.examples(8)
     whole, part = take(make_run(case), cut_step(examples, [range(8)])), take(make_run(case), cut_step(examples[:7], [range(7)]))
     assert distance(part.gradient, whole.gradient) > 1e-3
+
+
+@cases("micro-batch", "way", of=lambda case: ("averaged over",) if case.samples and case.name not in ("grpo-kl", "grpo-entropy") else ())
+def test_what_is_left_out_is_averaged_over(case, way):
+    """A completion without an advantage, computed or not: the same gradient, and the same loss."""
+    left_out, computed = (take(make_run(case), whole_step(groups(8, left_out=out), max_tokens=60)) for out in (True, False))
+    assert distance(left_out.gradient, computed.gradient) <= 1e-10
+    assert left_out.metrics["loss total"] == pytest.approx(computed.metrics["loss total"], rel=1e-6, abs=1e-9)
+    assert left_out.metrics["entropy count"] < computed.metrics["entropy count"]
