@@ -7,8 +7,9 @@ TEMPLATES := .cache/trl-$(TRL)/trl/chat_templates
 SMOLLM2 := models/smollm2
 DIALOGUES := models/dialogues
 PREFERENCES := models/preferences
+CHAIN_SUM := models/chain_sum
 
-.PHONY: demo test test-real lint api format docs smollm2 first-run torture bench-sft bench-preference bench-sampler bench-grpo bench-prepare bench-plan bench-cli parity-sft parity-preference preferences real-preferences vllm-server calculator clean help
+.PHONY: demo test test-real lint api format docs smollm2 first-run torture bench-sft bench-preference bench-sampler bench-grpo bench-prepare bench-plan bench-cli parity-sft parity-preference preferences real-preferences chain-sum vllm-server calculator clean help
 
 help:             ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 18
@@ -79,6 +80,13 @@ preferences: $(PREFERENCES)/.made  ## pairs of answers, for recipes/smollm2_pref
 
 $(PREFERENCES)/.made: .venv/core
 	$(BIN)/python tools/make_preferences.py $(PREFERENCES)
+
+chain-sum: $(CHAIN_SUM)/.made  ## sums and differences, for recipes/smollm2_chain_sum.yaml
+
+$(CHAIN_SUM)/.made: .venv/core
+	$(PIP) --editable '.[reasoning]'
+	$(BIN)/python tools/make_chain_sum.py $(CHAIN_SUM)
+	@touch $@
 
 real-preferences: $(SMOLLM2)/.made $(PREFERENCES)/.made  ## DPO, KTO and a reward model on real pairs, minutes each
 	$(BIN)/python bench/real_preferences.py
