@@ -86,12 +86,12 @@ def test_an_entry_that_imports_the_command_line_or_another_entry(tree):
 
 
 def test_a_room_without_a_place(tree):
-    (tree / "src/burnish/rollout").mkdir()
-    (tree / "src/burnish/rollout/__init__.py").touch()
+    (tree / "src/burnish/serving").mkdir()
+    (tree / "src/burnish/serving/__init__.py").touch()
     status, said = run(tree, *IMPORTS)
     assert status == 1
     assert "place a new room in `layers`" in said
-    assert "not listed as layers: - burnish.rollout" in said
+    assert "not listed as layers: - burnish.serving" in said
 
 
 def test_a_file_of_401_lines(tree):
@@ -162,9 +162,9 @@ def test_an_expired_entry(tree):
 
 
 def test_a_method_without_a_page(tree):
-    shutil.copy(tree / SFT, tree / "src/burnish/methods/grpo.py")
+    shutil.copy(tree / SFT, tree / "src/burnish/methods/ppo.py")
     status, said = tool(tree, "tables")
-    assert (status, said) == (1, "docs/grpo.md: is missing; write the page of the method grpo, as docs/sft.md has it.")
+    assert (status, said) == (1, "docs/ppo.md: is missing; write the page of the method ppo, as docs/sft.md has it.")
 
 
 def test_a_table_of_methods_that_is_not_up_to_date(tree):
@@ -184,11 +184,11 @@ def test_a_method_that_is_not_in_the_table_of_laws(tree):
     for name in ("tests/__init__.py", "tests/laws", "tests/models"):
         place = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         place(ROOT / name, tree / name)
-    shutil.copy(tree / SFT, tree / "src/burnish/methods/grpo.py")
+    shutil.copy(tree / SFT, tree / "src/burnish/methods/ppo.py")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/laws/test_table.py", "-k", "every_method"]
     status, said = run(tree, *command)
     assert status == 1
-    assert "tests/laws/methods.py has no case of grpo; add one for each loss, so that every law binds it." in said
+    assert "tests/laws/methods.py has no case of ppo; add one for each loss, so that every law binds it." in said
 
 
 def test_a_deprecated_name_whose_time_has_come(tree):
