@@ -38,6 +38,8 @@ def main() -> None:
 def drawn(train: Sequence[tuple[int, float]], held: Sequence[tuple[int, float, float]]) -> str:
     last = max(train[-1][0], held[-1][0])
 
+    every = next(one * 10**power for power in range(9) for one in (1, 2, 5) if last / (one * 10**power) <= 8)
+
     def x(step: float) -> float:
         return round(LEFT + (WIDTH - LEFT - 12) * step / last, 1)
 
@@ -47,7 +49,7 @@ def drawn(train: Sequence[tuple[int, float]], held: Sequence[tuple[int, float, f
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img"><style>{STYLE}</style>']
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
         parts.append(f'<path class="grid" d="M{LEFT} {y(share)}H{WIDTH - 12}"/><text x="6" y="{y(share) + 4}">{share:.0%}</text>')
-    parts += [f'<text x="{x(step) - 8}" y="{HEIGHT - 20}">{step}</text>' for step in range(0, last + 1, max(1, last // 6))]
+    parts += [f'<text x="{x(step) - 8}" y="{HEIGHT - 20}">{step}</text>' for step in range(0, last + 1, every)]
     parts.append('<polyline class="train" points="' + " ".join(f"{x(step)},{y(reward)}" for step, reward in train) + '"/>')
     parts.append('<polyline class="held" points="' + " ".join(f"{x(step)},{y(share)}" for step, share, _ in held) + '"/>')
     for step, share, error in held:
