@@ -29,7 +29,7 @@ help:             ## this list
 	$(PIP) --editable '.[docs]'
 	@touch $@
 
-demo: .venv/core  ## train the model that comes with Burnish, from examples and from preferences, in about three minutes
+demo: .venv/core  ## train the model that comes with Burnish, from examples, preferences and rewards, in about four minutes
 	$(BIN)/burnish demo
 
 # what a file makes for all of its tests is made once: --dist loadfile (with pytest 9.2 the groups of xdist 3.8 do nothing, and say nothing)

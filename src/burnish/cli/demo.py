@@ -62,7 +62,7 @@ SMALL: dict[str, Any] = {"overwrite_output_dir": True, "save_strategy": "no", "c
 
 
 def run() -> int:
-    """Trains for about three minutes on two cores, into `runs/demo`; returns 0."""
+    """Trains for about four minutes on two cores, into `runs/demo`; returns 0."""
     from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
     disable_progress_bar()

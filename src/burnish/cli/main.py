@@ -185,7 +185,7 @@ COMMANDS = {
     "plan sft": Command("Say what sft would hold on each device, and what to change where that is too much.", _plan_sft),
     "generate": Command("Sample completions of a file of prompts, with their log-probs.", _generate),
     "merge": Command("Add a LoRA adapter into the weights of its base model.", _merge),
-    "demo": Command("Train a small model that comes with Burnish, in about a minute.", _demo),
+    "demo": Command("Train a small model that comes with Burnish, in about four minutes.", _demo),
     "experimental": Command("Train with a method on trial; alone, list those that there are.", _experimental),
 }
 
