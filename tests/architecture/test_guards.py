@@ -136,7 +136,7 @@ def test_a_renamed_option(tree):
             "def nll_loss(logp_N: Tensor, scale: float = 1.0)",
             "+parameter ops.likelihood.nll_loss.scale: float = 1.0",
         ),
-        ("cli/main.py", "in about a minute.", "in a minute.", None),
+        ("cli/main.py", "in about four minutes.", "in a minute.", None),
         ("cli/main.py", '"merge": Command(', '"join": Command(', "-command burnish merge: +command burnish join:"),
     ],
     ids=["default", "choice", "parameter", "algebra", "nothing", "command"],
