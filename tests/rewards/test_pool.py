@@ -158,7 +158,7 @@ def kills_itself(sample):
 
 
 def closes_its_files(sample):
-    os.closerange(0, 100)
+    os.closerange(0, 65536)
     return 1.0
 
 
@@ -183,7 +183,7 @@ def writes_nonsense(sample):
         (fork_bomb_of_one, "ended its process with status 0"),
         (kills_itself, "was killed by SIGKILL"),
         (closes_its_files, "ended its process with status 0"),
-        (lambda sample: os.closerange(0, 100) or time.sleep(100), "closed the channel of its process"),
+        (lambda sample: os.closerange(0, 65536) or time.sleep(100), "closed the channel of its process"),
         (writes_nonsense, "wrote to the channel of its process"),
         (lambda sample: bytearray(2**30) and 1.0, "used more than 100 MiB"),
         (lambda sample: float(np.ones(2**28).sum()), "used more than 100 MiB"),
