@@ -128,7 +128,7 @@ def test_functions_of_modules_and_files(tmp_path, monkeypatch):
         "nowhere.py:half": r"^There is no file 'nowhere.py' to take a reward from\.$",
         "broken.py:half": r"^The file 'broken.py' could not be run to take a reward from it \(ZeroDivisionError: division by zero\)\.$",
         "my_rewards.py": r"^'my_rewards.py' names a file; name a function in it, as 'my_rewards.py:function'\.$",
-        "acuracy": r"^There is no reward 'acuracy'; the nearest is 'accuracy'\.$",
+        "acuracy": r"^There is no reward 'acuracy'; use 'accuracy', the nearest\.$",
         "zzz": r"^There is no reward 'zzz'; there are accuracy, code, cosine, ",
     }.items():
         with pytest.raises(RewardError, match=said):

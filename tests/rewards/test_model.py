@@ -12,7 +12,6 @@ from burnish.rewards.model import RewardModel, _example
 from burnish.rewards.names import ModelSource, reward_sources
 from burnish.rewards.samples import Failure, RewardError, Sample
 from burnish.rewards.scoring import Rewards
-from burnish.rewards.total import total
 from tests.tiny import save_tiny_model, tiny_tokenizer
 
 CPU = torch.device("cpu")
@@ -152,4 +151,5 @@ def test_functions_and_models_in_the_users_order():
     assert rewards.names == ["length", "judge", "<lambda>"]
     assert done.rewards == [[2.0, pytest.approx(scores[0]), 4.0], [4.0, pytest.approx(scores[1]), 8.0]]
     assert all(seconds > 0 for seconds in done.seconds)
-    assert [total(one, rewards.weights) for one in done.rewards] == pytest.approx([3 + scores[0] / 2, 6 + scores[1] / 2])
+    worth = [sum(weight * one for weight, one in zip(rewards.weights, row, strict=True)) for row in done.rewards]
+    assert worth == pytest.approx([3 + scores[0] / 2, 6 + scores[1] / 2])

@@ -1,4 +1,4 @@
-"""From rewards to a total, from failures to the end of a run, and the call before the first."""
+"""From failures to the end of a run, and the call before the first."""
 
 from __future__ import annotations
 
@@ -8,24 +8,9 @@ from burnish.rewards.contract import reward_func
 from burnish.rewards.dry_run import dry_run
 from burnish.rewards.pool import RewardPool
 from burnish.rewards.samples import Failure, RewardError
-from burnish.rewards.total import FailureCount, total
+from burnish.rewards.total import FailureCount
 
 FAILED = Failure("raised KeyError", "KeyError: 'x' (line 3 of r.py)\nmore")
-
-
-@pytest.mark.parametrize(
-    ("rewards", "expected"),
-    [
-        ([0.5, None, 2.0], 1.0),  # 1·0.5 + 0.25·2
-        ([0.5, FAILED, 2.0], None),
-        ([None, None, None], None),
-        ([None, FAILED, None], None),
-        ([0.0, None, None], 0.0),
-        ([-1.0, 2.0, 4.0], 6.0),  # -1 + 3·2 + 0.25·4
-    ],
-)
-def test_totals(rewards, expected):
-    assert total(rewards, [1.0, 3.0, 0.25]) == expected
 
 
 def test_failures_are_counted_by_name_and_reason_once_for_each_completion():

@@ -7,7 +7,6 @@ from peft import LoraConfig, get_peft_model
 
 from burnish.models.policy import Paths, Policy
 from burnish.models.probe import probe
-from burnish.ops.sampling import Shape
 from burnish.rollout import local
 from burnish.rollout.sampler import Request, Sampling, SamplingError
 from tests.models.families import FAMILIES, VOCABULARY, tiny_model
@@ -44,17 +43,11 @@ def dense(policy, completion, sampling):
     """Log-prob of each token by transformers' processors, each row's context being what stood before."""
     if sampling.temperature == 0:
         return np.zeros(len(completion.token_ids), dtype=np.float32)
-    names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
-    shape, before = Shape(**{name: vars_of(sampling)[name] for name in names}), list(completion.request.token_ids)
-    found = []
+    found, before = [], list(completion.request.token_ids)
     for logits, token in zip(logits_of(policy, completion), completion.token_ids.tolist(), strict=True):
-        found.append(float(theirs(logits[None], torch.tensor([before]), shape)[0, token]))
+        found.append(float(theirs(logits[None], torch.tensor([before]), sampling)[0, token]))
         before.append(token)
     return np.array(found)
-
-
-def vars_of(record):
-    return {name: record.__getattribute__(name) for name in record.__slots__}
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS.values(), ids=SAMPLINGS.keys())

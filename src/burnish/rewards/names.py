@@ -126,7 +126,7 @@ def _named(name: str, options: dict[str, Mapping[str, Any]]) -> RewardFunc | Mod
     near = nearest(name, SHIPPED)
     raise RewardError(
         f"There is no reward {name!r}"
-        + (f"; the nearest is {near!r}." if near else f"; there are {', '.join(SHIPPED)}, module:function, and folders of models.")
+        + (f"; use {near!r}, the nearest." if near else f"; there are {', '.join(SHIPPED)}, module:function, and folders of models.")
     )
 
 

@@ -4,7 +4,6 @@ rewards = Rewards(sources, args)                             # forks: before the
 rewards.load_models(device)                                  # after it
 future = rewards.submit(samples, step)                       # a prompt's completions: the functions begin
 scored = rewards.finish(samples, future.result())            # the models, and all in one table
-totals = [total(one, rewards.weights) for one in scored.rewards]
 """
 
 from __future__ import annotations

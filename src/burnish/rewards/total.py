@@ -1,4 +1,4 @@
-"""From what each reward says of a completion to the one number that is learnt from, and from failures to the end of a run."""
+"""From rewards that failed to the end of a run."""
 
 from __future__ import annotations
 
@@ -9,18 +9,6 @@ from burnish.rewards.samples import Failure, Reward, RewardError
 
 RECENT = 64
 """Failures are counted over the last whole steps that together have so many completions."""
-
-
-def total(rewards: Sequence[Reward], weights: Sequence[float]) -> float | None:
-    """``Σ_k w_k r_k`` of one completion, over the rewards that have something to say of it.
-
-    None, and not 0, where there is no reward: one of them failed, or none has anything to say. Example: rewards 0.5, None and 2 with
-    weights 1, 1 and 0.25 give 1; rewards 0.5 and a `Failure` give None.
-    """
-    if any(isinstance(one, Failure) for one in rewards):
-        return None
-    said = [weight * one for one, weight in zip(rewards, weights, strict=True) if isinstance(one, int | float)]
-    return sum(said) if said else None
 
 
 class FailureCount:

@@ -28,7 +28,7 @@ from burnish.models.memory import device_memory
 from burnish.models.plain_decoding import PlainDecoder
 from burnish.models.policy import Policy
 from burnish.ops.logprobs import CHUNK_ELEMENTS, head_logits
-from burnish.ops.sampling import Draw, Shape, draw
+from burnish.ops.sampling import Draw, draw
 from burnish.rollout.sampler import Completion, Request, Sampling, SamplingError, Then
 from burnish.rollout.table import StopStrings, Table
 
@@ -150,13 +150,6 @@ class _Run:
         self._policy, self._sampling, self._device = policy, sampling, device
         self._budget, self._known_bytes, self._version = budget, token_bytes, version
         self.decoder = decoder_of(policy, device)
-        self._shape = Shape(
-            temperature=sampling.temperature,
-            top_k=sampling.top_k,
-            top_p=sampling.top_p,
-            min_p=sampling.min_p,
-            repetition_penalty=sampling.repetition_penalty,
-        )
         self._stops = np.array(sampling.stop_token_ids, dtype=np.int64)
         self._texts = StopStrings(sampling.stop, text) if sampling.stop else None
         self._waiting: deque[_Row] = deque()
@@ -310,7 +303,7 @@ class _Run:
         draws, rows = [], max(1, CHUNK_ELEMENTS.get(self._device.type, 2**26) // self._vocabulary)
         for i in range(0, len(seats), rows):
             part = slice(i, i + rows)
-            draws.append(draw(self._logits(out[part]), uniform[part], self._shape, None if seen is None else seen[part]))
+            draws.append(draw(self._logits(out[part]), uniform[part], self._sampling, None if seen is None else seen[part]))
         token, logp, sampled = _on_cpu(draws)
         if not np.isfinite(logp).all():
             row = self._rows[seats[int(np.argmin(np.isfinite(logp)))]]

@@ -12,6 +12,8 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from burnish.ops.sampling import Shape
+
 FinishReason = Literal["stop", "length"]
 
 
@@ -20,29 +22,17 @@ class SamplingError(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sampling:
-    """From which distribution tokens are drawn, and when a completion ends."""
+class Sampling(Shape):
+    """From which distribution tokens are drawn, and when a completion ends.
 
-    temperature: float = 1.0
-    """0: the most likely token; log-probs are then those at temperature 1."""
-    top_k: int = 0
-    """Only the k most likely tokens; 0: all. The order is: repetition penalty, temperature, top-k, top-p, min-p."""
-    top_p: float = 1.0
-    """Only the most likely tokens that together have this probability."""
-    min_p: float = 0.0
-    """Only tokens with this share of the most likely one's probability."""
-    repetition_penalty: float = 1.0
-    """Logits of tokens that stand in the context are divided by it where positive, multiplied where negative (CTRL)."""
+    The order is: repetition penalty, temperature, top-k, top-p, min-p. At temperature 0 log-probs are those at temperature 1.
+    """
+
     stop_token_ids: tuple[int, ...] = ()
     """Each ends a completion, as its last token."""
     stop: tuple[str, ...] = ()
     """Each ends a completion, with the token in which it is complete."""
     seed: int = 0
-
-    @property
-    def changed(self) -> bool:
-        """Whether tokens are drawn from another distribution than the policy's at the temperature."""
-        return bool(self.top_k) or self.top_p < 1 or self.min_p > 0 or self.repetition_penalty != 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

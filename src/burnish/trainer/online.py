@@ -35,7 +35,7 @@ from burnish.rollout.drawing import Render
 from burnish.rollout.examples import lines_of
 from burnish.rollout.groups import Conversation, Group, Judged, Prompt
 from burnish.rollout.judging import divergences
-from burnish.rollout.local import LocalSampler
+from burnish.rollout.local import LocalSampler, sampling_of
 from burnish.rollout.prompts import PromptRenderer
 from burnish.rollout.sampler import Sampler, Sampling
 from burnish.rollout.source import RolloutBatches, Wiring
@@ -233,12 +233,8 @@ class OnlineTrainer(Trainer[C]):
         return [*self.conversation_rewards, *self.rewards.names]
 
     def _sampling(self) -> Sampling:
-        args, stops = self.args, stop_token_ids(self.model_config)
-        return Sampling(
-            temperature=args.temperature, top_k=args.top_k, top_p=args.top_p, min_p=args.min_p or 0.0,
-            repetition_penalty=args.repetition_penalty, stop=tuple(args.stop or ()), seed=args.seed,
-            stop_token_ids=tuple(sorted({self.processing_class.eos_token_id, *stops})),
-        )  # fmt: skip
+        stops = {self.processing_class.eos_token_id, *stop_token_ids(self.model_config)}
+        return sampling_of(self.args, sorted(stops), self.args.seed)
 
     def _judged(self, groups: Sequence[Group]) -> Judged:
         return self.judge(groups, [1.0] * len(self.conversation_rewards) + self.rewards.weights)
