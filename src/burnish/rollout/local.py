@@ -14,6 +14,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 
 import numpy as np
@@ -27,8 +28,10 @@ from burnish.models.head import head_of
 from burnish.models.memory import device_memory
 from burnish.models.plain_decoding import PlainDecoder
 from burnish.models.policy import Policy
+from burnish.models.products import float32_products
 from burnish.ops.logprobs import CHUNK_ELEMENTS, head_logits
 from burnish.ops.sampling import Draw, draw
+from burnish.rollout.lanes import dealt, in_lanes, lanes_of
 from burnish.rollout.sampler import Completion, Request, Sampling, SamplingError, Then
 from burnish.rollout.table import StopStrings, Table
 
@@ -41,7 +44,7 @@ PREFILL = {"cpu": 2048, "cuda": 16384}
 TYPICAL = 128
 """Tokens of a completion, as long as none has ended."""
 BURST = 16
-"""Steps after which completions are handed out under autocast, where the weights are cast once for each time."""
+"""Steps after which completions are handed out under autocast, where the weights are cast once for each time, and of several lanes."""
 
 
 class LocalSampler:
@@ -59,8 +62,7 @@ class LocalSampler:
         self._text, self._memory = text, memory
         self._version = 0
         self._token_bytes = 0
-        plain = policy.paths.attention != "tree"
-        self.messages: tuple[str, ...] = (PLAIN.format(type(policy.causal_model).__name__),) if plain else ()
+        self.messages: tuple[str, ...] = (PLAIN.format(type(policy.causal_model).__name__),) * (policy.paths.attention != "tree")
         """What a user should know of how it samples."""
 
     def update(self, version: int) -> None:
@@ -70,17 +72,23 @@ class LocalSampler:
     def sample(self, requests: Sequence[Request], sampling: Sampling, then: Then | None = None) -> Iterator[Completion]:
         """See `Sampler`. Raises SamplingError for a request without context or room, and for logits that are not finite."""
         with gathered(self.policy):
-            device = next(self.policy.model.parameters()).device
+            device = self.policy.device
             budget = self._memory * 2**30 if self._memory is not None else SHARE * device_memory(device)
             if not self._token_bytes or not requests:  # FSDP expects a backward of what came last forward, and it is the same on all ranks
                 self._token_bytes = _token_bytes(self.policy, device)
-            run = _Run(self.policy, sampling, self._text, device, budget, self._token_bytes, self._version)
-            run.add(requests)
-            while run.busy:
-                for completion in run.burst():
-                    if then is not None and (following := then(completion)) is not None:
-                        run.add([following])
-                    yield completion
+            shares = dealt(requests, lanes_of(self.policy, requests, MOST_ROWS.get(device.type, 256)))
+            runs = [_Run(self.policy, sampling, self._text, device, budget / len(shares), self._token_bytes, self._version) for _ in shares]
+            for run, share in zip(runs, shares, strict=True):
+                run.add(share)
+            with in_lanes(len(runs)) as together:
+                while busy := [run for run in runs if run.busy]:
+                    with _evaluating(self.policy), _casts_kept(self.policy), float32_products():
+                        ended = together([partial(run.burst, len(runs) == 1) for run in busy])
+                    for run, completions in zip(busy, ended, strict=True):
+                        for completion in completions:
+                            if then is not None and (following := then(completion)) is not None:
+                                run.add([following])
+                            yield completion
 
 
 def sampling_of(config: SamplingConfig, stop_token_ids: Sequence[int], seed: int) -> Sampling:
@@ -177,12 +185,12 @@ class _Run:
                 raise SamplingError(f"The request for sample {request.sample} of {request.prompt_id} has {what}; give at least one token.")
             self._waiting.append(self._row(request, np.asarray(request.token_ids, dtype=np.int64)))
 
-    def burst(self) -> list[Completion]:
-        """Steps until completions have ended."""
+    def burst(self, alone: bool) -> list[Completion]:
+        """Steps until completions have ended; beside other lanes, which wait for each other, a fixed number."""
         ended: list[Completion] = []
-        with torch.no_grad(), _evaluating(self._policy), self._policy.autocast(), _casts_kept(self._policy):
-            steps = BURST if torch.is_autocast_enabled(self._device.type) else 1
-            while self.busy and (not ended or steps > 0):
+        with torch.no_grad(), self._policy.autocast():
+            steps = 1 if alone and not torch.is_autocast_enabled(self._device.type) else BURST
+            while self.busy and ((alone and not ended) or steps > 0):
                 ended += self._begin()
                 if self._rows:
                     ended += self._step()
@@ -381,7 +389,8 @@ def _evaluating(policy: Policy) -> Iterator[None]:
 def _casts_kept(policy: Policy) -> Iterator[None]:
     """Autocast keeps its casts of weights that ask for a gradient, and would make those of frozen ones anew at every step."""
     frozen = [one for one in policy.parameters() if not one.requires_grad and one.is_floating_point()]
-    frozen = frozen if torch.is_autocast_enabled(policy.device.type) else []
+    with policy.autocast():
+        frozen = frozen if torch.is_autocast_enabled(policy.device.type) else []
     for one in frozen:
         one.requires_grad_(True)
     try:

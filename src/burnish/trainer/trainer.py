@@ -40,6 +40,7 @@ from burnish.models.load import adapt_tokenizer, load_tokenizer, stop_token_ids
 from burnish.models.memory import Placement, estimate_memory, microbatch_tokens
 from burnish.models.optimizer import check_own, from_config, make_schedule
 from burnish.models.policy import TreeModel
+from burnish.models.products import float32_products
 from burnish.models.reference import WantedReference
 from burnish.models.start import Started, start_policy
 from burnish.report.console import Console
@@ -214,6 +215,7 @@ class Trainer(Generic[C]):
         loss = sum(losses) / max(1, len(losses))
         return TrainOutput(self.state.global_step, loss, {"train_loss": loss, **(self.state.log_history[-1] if losses else {})})
 
+    @float32_products()
     def _train(self, wanted: str) -> None:
         run, say = self.run, self.console.message
         try:
@@ -232,16 +234,16 @@ class Trainer(Generic[C]):
             run.report = Reporter(self.console)
         run.signals.leave(say, f"after step {self.state.global_step} of {run.max_steps}; {self.directory.last_good()}")
 
+    @float32_products()
     def evaluate(self, eval_dataset: Any = None) -> dict[str, float]:
         """Metrics over `eval_dataset`, or over the trainer's own sets."""
-        run = self.run
         self.prepare_to_run()
         if eval_dataset is not None:
-            run.eval_sets = self.sets.trees(self.sets.prepared(eval_dataset), self.max_tokens, self.here)
+            self.run.eval_sets = self.sets.trees(self.sets.prepared(eval_dataset), self.max_tokens, self.here)
         try:
-            return evaluate(run)
+            return evaluate(self.run)
         finally:
-            run.eval_sets = self.sets.trees(self.sets.eval, self.max_tokens, self.here)
+            self.run.eval_sets = self.sets.trees(self.sets.eval, self.max_tokens, self.here)
 
     def save_model(self, output_dir: str | Path | None = None) -> None:
         """Writes the model (with an adapter: the adapter) and its tokenizer so that transformers and PEFT read them."""
