@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, make_dataclass
 from functools import partial
+from itertools import takewhile
 from pkgutil import resolve_name
 from typing import Any
 
@@ -139,6 +140,21 @@ def _generate(args: Sequence[str]) -> int:
     return generate(command.model, command.args, rows)
 
 
+def _compare(args: Sequence[str]) -> int:
+    from burnish.config.compare import CompareConfig
+
+    command = parse(_with_words(args, "runs"), CompareConfig, prog="burnish compare", description=COMMANDS["compare"].help)
+    from burnish.cli.compare import compare_runs
+
+    return compare_runs(command)
+
+
+def _with_words(args: Sequence[str], option: str) -> list[str]:
+    """The words before the first option, as the values of `option`."""
+    words = list(takewhile(lambda word: not word.startswith("-"), args))
+    return [*([f"--{option}", *words] if words else []), *args[len(words) :]]
+
+
 def _demo(args: Sequence[str]) -> int:
     parse(args, Config, prog="burnish demo", description=COMMANDS["demo"].help)
     from burnish.cli.demo import run
@@ -182,6 +198,7 @@ COMMANDS = {
     "inspect grpo": Command("Show the prompts that grpo would sample from, and try the rewards.", partial(_inspect_prompts, "grpo")),
     "inspect rloo": Command("Show the prompts that rloo would sample from, and try the rewards.", partial(_inspect_prompts, "rloo")),
     "inspect samples": Command("Show what a run has sampled, token by token, and what it was worth.", _inspect_samples),
+    "compare": Command("Lay runs side by side: what differs between them, what each took, how far apart they ended.", _compare),
     "plan sft": Command("Say what sft would hold on each device, and what to change where that is too much.", _plan_sft),
     "generate": Command("Sample completions of a file of prompts, with their log-probs.", _generate),
     "merge": Command("Add a LoRA adapter into the weights of its base model.", _merge),
