@@ -19,7 +19,7 @@ from burnish.ops.reduce import Totals, add, means
 from burnish.report.samples import SampleFiles
 from burnish.rewards.total import FailureCount
 from burnish.rollout.advice import Advice
-from burnish.rollout.collect import Collected, Collector
+from burnish.rollout.collect import Collected, Collector, Phase
 from burnish.rollout.drawing import Prompts
 from burnish.rollout.examples import examples_of, lines_of, packed, unpacked, with_behaviour
 from burnish.rollout.groups import Group, Judged
@@ -49,6 +49,7 @@ class Wiring:
     """From the token ids of a prompt."""
     steps_done: Callable[[], int]
     say: Callable[[str], None]
+    phase: Phase = lambda name, done, total: None  # noqa: E731
     show: Callable[[Sequence[Mapping[str, Any]]], None] | None = None
     """Prints samples, where that is asked for."""
     score: Score | None = None
@@ -87,6 +88,7 @@ class RolloutBatches:
             after, done = self._after
             cursor = self._given = (cursor[0], max(1, cursor[1])) if self._pending else after
             step = make_step(examples or [NOTHING], self._max_tokens, self._here.rank, self._here.world_size, cursor, done)
+            self._w.phase("training", 0, 0)
             begun = time.monotonic()
             yield replace(step, metrics=metrics)
             metrics = {"time/training": (time.monotonic() - begun, 1)} if self._here.main else {}
@@ -97,6 +99,7 @@ class RolloutBatches:
         """Fills `_pending`; returns what was measured, on rank 0."""
         w, args, step = self._w, self._args, self._w.steps_done()
         kept, dropped, collected, after = self._groups(cursor, step)
+        w.phase("judging", 0, 0)
         self._after = after, after[0] + after[1] / len(w.prompts)
         w.failures.add([rollout.rewards for group in (*kept, *dropped) for rollout in group.rollouts])
         judged, others = w.judge(kept), w.judge(dropped) if dropped else Judged(rewards=(), advantages=(), signal=())

@@ -156,13 +156,12 @@ class OnlineTrainer(Trainer[C]):
 
     def method(self, started: Started) -> Method:
         args, names = self.args, self.reward_names
-        for message in self.rewards.load_models(self.here.device, self._reward_tokenizers, args.compute_dtype):
-            self.console.message(message)
+        self.console.message(*self.rewards.load_models(self.here.device, self._reward_tokenizers, args.compute_dtype))
         self._failures = FailureCount(names, args.max_reward_failures)
         self.files = SampleFiles(self.directory.path)
         started.policy.temperature = args.temperature
         sampler = self._sampler(started)
-        self._collect = Collector(sampler, self._conversation, self.rewards, self.here)
+        self._collect = Collector(sampler, self._conversation, self.rewards, self.here, phase=self.console.phase)
         self.tasks = Tasks(args, self._collect, self._judged, self._sampling(), names)
         self.rollouts: RolloutBatches | None = None
         if self.sets.prompts is not None:
@@ -180,7 +179,8 @@ class OnlineTrainer(Trainer[C]):
             files=self.files,
             text=self.processing_class.decode,
             steps_done=lambda: self.state.global_step,
-            say=self.console.message,
+            say=self.console.warn,
+            phase=self.console.phase,
             show=self._show if self.args.log_completions else None,
             failures=self._failures,
             score=self._policy_logps if stale and not sampler.exact else None,
@@ -196,8 +196,7 @@ class OnlineTrainer(Trainer[C]):
         if self.args.use_vllm:
             return self._server(started)
         sampler = LocalSampler(started.policy, text=self.processing_class.decode, memory=self.args.sampler_memory)
-        for message in sampler.messages:
-            self.console.message(message)
+        self.console.message(*sampler.messages)
         return sampler
 
     def _server(self, started: Started) -> Sampler:
