@@ -198,7 +198,7 @@ class Console:
         clock, logs = self._clock, self._last.get("training", {})
         self.stop()
         clock.enter("")
-        steps = _steps(clock.step) if clock.step == clock.total else f"{clock.step:,} of {_steps(clock.total)}"
+        steps = counted(clock.step, "step") if clock.step == clock.total else f"{clock.step:,} of {counted(clock.total, 'step')}"
         now = f" ({clock.step - clock.done:,} of them now)" if clock.done else ""
         tokens = f" and {logs['num_tokens']:,.0f} tokens" if "num_tokens" in logs else ""
         self._print(self._loud, f"Done: {steps}{now}{tokens} in {words(clock.taken)}, in {folder}.")
@@ -240,8 +240,9 @@ class Console:
         return "" if left is None else f"{words(left)} left"
 
 
-def _steps(count: int) -> str:
-    return f"{count:,} step{'s' * (count != 1)}"
+def counted(count: int, what: str) -> str:
+    """So many of `what`: 1 step, 1,200 steps."""
+    return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 def _told(name: str, metrics: Mapping[str, float]) -> list[str]:

@@ -24,6 +24,7 @@ from burnish.models.policy import Policy
 from burnish.models.reference import Reference, WantedReference
 from burnish.models.start import Started
 from burnish.ops.reduce import Totals
+from burnish.report.console import counted
 from burnish.report.samples import SampleFiles, show_samples
 from burnish.report.tokens import show_example
 from burnish.rewards.dry_run import dry_run
@@ -272,10 +273,11 @@ class OnlineTrainer(Trainer[C]):
 
     def _preflight(self, found: Any) -> None:
         super()._preflight(found)
-        prompts = self.sets.prompts
+        prompts, args = self.sets.prompts, self.args
+        steps, size = counted(self.run.max_steps, "step"), counted(args.batch_size, "prompt")
+        completions = counted(args.num_generations, "completion")
         self.console.message(
-            f"{len(prompts):,} prompts, {self.run.max_steps:,} steps of {self.args.batch_size} prompts with {self.args.num_generations} "
-            f"completions each; rewards: {', '.join(self.reward_names)}."
+            f"{counted(len(prompts), 'prompt')}, {steps} of {size} with {completions} each; rewards: {', '.join(self.reward_names)}."
         )
         if not found.step and self.here.main:
             (first,) = prompts.first(1)

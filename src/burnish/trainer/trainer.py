@@ -43,7 +43,7 @@ from burnish.models.optimizer import check_own, from_config, make_schedule
 from burnish.models.policy import TreeModel
 from burnish.models.reference import WantedReference
 from burnish.models.start import Started, start_policy
-from burnish.report.console import Console
+from burnish.report.console import Console, counted
 from burnish.report.evaluation import EvalTokens, columns, named_numbers
 from burnish.report.events import Events
 from burnish.report.reporter import Reporter
@@ -381,7 +381,7 @@ class Trainer(Generic[C]):
             return
         for part in examples.parts:
             self.console.message(str(part.report))
-        self.console.message(f"{len(examples):,} examples, {self.run.max_steps:,} steps of {self.args.batch_size}.")
+        self.console.message(f"{counted(len(examples), 'example')}, {counted(self.run.max_steps, 'step')} of {self.args.batch_size}.")
         if not found.step and self.here.main:
             show_example(examples[0], self.processing_class, self.console.console, max_tokens=120)
 
