@@ -226,6 +226,19 @@ def test_what_a_run_came_to(clock):
     )
 
 
+def test_steps_that_sample_nothing_do_not_change_what_is_shown(clock):
+    """A sampling for two steps: of the second there is no reward, and the first one's stays."""
+    console, out = make()
+    console.start(2)
+    console.log(1, {"reward": 0.5, "reward_stderr": 0.125, "loss": 1.0})
+    console.log(2, {"loss": 2.0})
+    assert out.getvalue() == "step 1/2  reward 0.5 ± 0.12  loss 1  2.1 GB  0:00 left\nstep 2/2  loss 2  2.1 GB\n"
+    assert frame(console)[1:] == ["                  reward 0.5 ± 0.12  loss 2  2.1 GB"]
+    out.truncate(0)
+    console.conclude(Path("x"))
+    assert out.getvalue().lstrip("\0").splitlines()[1:] == ["  training  reward 0.5 → 0.5 ± 0.12"]
+
+
 def test_a_run_that_is_cut_short_or_continued(clock):
     console, out = make()
     console.start(5, 3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,7 +98,8 @@ class Console:
         self._curve: deque[float] = deque(maxlen=WIDTH)
         self._first: dict[str, dict[str, float]] = {}
         self._last: dict[str, dict[str, float]] = {}
-        """Of training and of each evaluation set: the first and the last metrics."""
+        self._times: Counter[str] = Counter()
+        """Of training and of each evaluation set: the first and the last of each metric, and how many times there were some."""
 
     # What goes on within a step, and beside the steps
 
@@ -154,13 +155,21 @@ class Console:
             step 20/300  reward 0.61 ± 0.03  signal 45%  entropy 0.8  96 tokens  3% cut off  512 tok/s sampled  …  loss 0.01
         """
         self._clock.advance(step)
-        shown = ROLLOUTS if "reward" in logs else TOKENS
-        self._figures = tuple(_with_error(form.format(logs[name]), name, logs) for name, form in shown.items() if name in logs)
-        self._figures += (f"{memory_bytes() / 1e9:.1f} GB",)
-        self._curve.extend(logs[name] for name in ["reward" if "reward" in logs else "loss"] if name in logs)
         self._remember("training", logs)
+        self._curve.extend(logs[name] for name in ["reward" if self._samples else "loss"] if name in logs)
+        memory = f"{memory_bytes() / 1e9:.1f} GB"
+        self._figures = (*self._shown(self._last["training"]), memory)
         if self._live is None:
-            self.message("  ".join(filter(None, [self._where(step), *self._figures, self._time_left()])))
+            self.message("  ".join(filter(None, [self._where(step), *self._shown(logs), memory, self._time_left()])))
+
+    @property
+    def _samples(self) -> bool:
+        """Whether this is a run that samples. Not all its steps do, and those that do not say nothing of rollouts."""
+        return "reward" in self._last.get("training", ())
+
+    def _shown(self, logs: Mapping[str, float]) -> list[str]:
+        shown = ROLLOUTS if self._samples else TOKENS
+        return [_with_error(form.format(logs[name]), name, logs) for name, form in shown.items() if name in logs]
 
     def evaluated(self, step: int, metrics: Mapping[str, float], name: str = "eval") -> None:
         """One line for one evaluation set; the prefix `<name>_` of the metrics is left out::
@@ -170,12 +179,14 @@ class Console:
         self._go_on(name)
         found = {key.removeprefix(f"{name}_"): value for key, value in metrics.items()}
         self._remember(name, found)
-        parts = [_with_error(f"{key.replace('_', ' ')} {found[key]:.4g}", key, found) for key in found if not key.endswith(STDERR)]
+        keys = [key for key in found if not key.endswith(STDERR)] if self._live is None else _told(name, found)
+        parts = [_with_error(f"{key.replace('_', ' ')} {found[key]:.4g}", key, found) for key in keys]
         self.message(f"{self._where(step)}  {name}: {'  '.join(parts)}")
 
     def _remember(self, name: str, metrics: Mapping[str, float]) -> None:
-        self._last[name] = dict(metrics)
-        self._first.setdefault(name, self._last[name])
+        self._times[name] += 1
+        self._first[name] = {**metrics, **self._first.get(name, {})}
+        self._last[name] = {**self._last.get(name, {}), **metrics}
 
     # Sentences
 
@@ -212,7 +223,7 @@ class Console:
 
     def _from_to(self, name: str, key: str) -> str:
         first, last = self._first[name], self._last[name]
-        before = f"{first[key]:.4g} → " if first is not last and key in first else ""
+        before = f"{first[key]:.4g} → " if self._times[name] > 1 else ""
         return f"{key.replace('_', ' ')} {before}{_with_error(f'{last[key]:.4g}', key, last)}"
 
     def stop(self) -> None:
@@ -246,11 +257,11 @@ def counted(count: int, what: str) -> str:
 
 
 def _told(name: str, metrics: Mapping[str, float]) -> list[str]:
-    """The metrics that are told when all is over: all of an evaluation, some of training."""
+    """The metrics that matter of an evaluation, or, when all is over, of training."""
     # the loss says nothing of a policy that learns from rewards, and all of it where the likelihood is the loss
     skipped = "loss" if "reward" in metrics else "nll" if metrics.get("nll") == metrics.get("loss") else ""
-    names = [key for key in CLOSING if key in metrics] if name == "training" else metrics
-    return [key for key in names if key != skipped and not key.endswith((STDERR, "runtime"))]
+    names = CLOSING if name == "training" else [key for key in metrics if "/" not in key or key in CLOSING]
+    return [key for key in names if key in metrics and key != skipped and not key.endswith((STDERR, "runtime"))]
 
 
 def _with_error(text: str, name: str, metrics: Mapping[str, float]) -> str:
