@@ -1,6 +1,8 @@
 import io
 import math
+import os
 import re
+import select
 from mmap import mmap
 from pathlib import Path
 from types import SimpleNamespace
@@ -274,6 +276,31 @@ def test_standard_errors_stand_behind_their_metric(clock):
     console.log(3, {"reward": 0.5, "entropy": 0.25, "reward_stderr": 0.125})
     console.evaluated(3, {"eval_reward": 0.5, "eval_reward_stderr": 0.125, "eval_accuracy": 1.0})
     assert out.getvalue() == "step 3/3  reward 0.5 ± 0.12  entropy 0.25  2.1 GB\nstep 3/3  eval: reward 0.5 ± 0.12  accuracy 1\n"
+
+
+def test_a_real_terminal_is_drawn_on_while_a_step_goes_on():
+    """A pseudo-terminal, on which rich's own thread draws: what was said last is there, and is gone when the run is over."""
+    ours, theirs = os.openpty()
+    with os.fdopen(theirs, "w") as file:
+        console = Console(console=rich.console.Console(file=file, _environ={"TERM": "xterm", "COLUMNS": "80"}))
+        seen = b""
+
+        def read_until(wanted):
+            nonlocal seen
+            while wanted not in seen:
+                assert select.select([ours], [], [], 20)[0], f"{wanted} is not drawn: {seen}"
+                seen += os.read(ours, 65536)
+
+        console.start(60)
+        console.phase("sampling", 37, 64)
+        read_until(b"sampling 37/64")
+        console.warn("A tracker failed.")
+        read_until(b"A tracker failed.")
+        console.stop()
+        console.message("The end.")
+        read_until(b"The end.")
+    os.close(ours)
+    assert screen(seen.decode()).split("\n") == ["A tracker failed.", "The end.", ""]
 
 
 def test_a_bar_can_be_declined(clock):

@@ -5,13 +5,13 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, make_dataclass
 from functools import partial
-from itertools import takewhile
 from pkgutil import resolve_name
 from typing import Any
 
 from burnish.cli.devices import DevicesConfig, on_devices
 from burnish.config.base import Config, config, option, unknown
 from burnish.config.data import DataConfig
+from burnish.config.flags import with_words
 from burnish.config.model import ModelConfig
 from burnish.config.parse import parse
 from burnish.config.plan import PlanConfig
@@ -143,16 +143,11 @@ def _generate(args: Sequence[str]) -> int:
 def _compare(args: Sequence[str]) -> int:
     from burnish.config.compare import CompareConfig
 
-    command = parse(_with_words(args, "runs"), CompareConfig, prog="burnish compare", description=COMMANDS["compare"].help)
+    about = f"burnish compare RUN RUN [RUN ...]\n\n{COMMANDS['compare'].help}"
+    command = parse(with_words(args, CompareConfig, "runs"), CompareConfig, prog="burnish compare", description=about)
     from burnish.cli.compare import compare_runs
 
     return compare_runs(command)
-
-
-def _with_words(args: Sequence[str], option: str) -> list[str]:
-    """The words before the first option, as the values of `option`."""
-    words = list(takewhile(lambda word: not word.startswith("-"), args))
-    return [*([f"--{option}", *words] if words else []), *args[len(words) :]]
 
 
 def _demo(args: Sequence[str]) -> int:
