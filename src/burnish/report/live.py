@@ -60,7 +60,7 @@ def draw(frame: Frame, console: rich.console.Console) -> rich.console.Renderable
         grid.add_column(width=WIDTH)
     grid.add_column(no_wrap=True, overflow="ellipsis", width=width)
     first = Text.assemble((f"{frame.step:,}/{frame.total:,}", "bold"), f"  {frame.words}")
-    grid.add_row(*([ProgressBar(frame.total, frame.step, width=WIDTH)] if bar else []), first)
+    grid.add_row(*([ProgressBar(frame.total, frame.step, width=WIDTH, complete_style="cyan", finished_style="cyan")] if bar else []), first)
     if figures := wrapped(frame.figures, width, LINES):
         curve = "" if console.options.ascii_only else spark(frame.curve)
         grid.add_row(*([Text(curve, "cyan")] if bar else []), Text("\n".join(figures)))
