@@ -28,7 +28,8 @@ def clock(monkeypatch):
 
 def make(terminal=False, **options):
     out = io.StringIO()
-    return Console(console=rich.console.Console(file=out, width=60, force_terminal=terminal, _environ={}), **options), out
+    shown = rich.console.Console(file=out, width=60, force_terminal=terminal, _environ={})
+    return Console(console=shown, **{"live": terminal, **options}), out
 
 
 LOGS = {
@@ -301,6 +302,27 @@ def test_a_real_terminal_is_drawn_on_while_a_step_goes_on():
         read_until(b"The end.")
     os.close(ours)
     assert screen(seen.decode()).split("\n") == ["A tracker failed.", "The end.", ""]
+
+
+@pytest.mark.parametrize("environment", [{"FORCE_COLOR": "1"}, {"TTY_COMPATIBLE": "1"}, {}])
+def test_a_log_is_no_terminal_whatever_the_environment_says(clock, environment):
+    out = io.StringIO()
+    console = Console(console=rich.console.Console(file=out, width=60, _environ=environment))
+    console.start(300)
+    console.log(20, {"loss": 1.0})
+    console.stop()
+    assert rich.text.Text.from_ansi(out.getvalue()).plain == "step 20/300  loss 1  2.1 GB  0:00 left\n"
+
+
+def test_a_dumb_terminal_gets_lines():
+    ours, theirs = os.openpty()
+    with os.fdopen(theirs, "w") as file:
+        console = Console(console=rich.console.Console(file=file, _environ={"TERM": "dumb"}))
+        console.start(300)
+        console.log(20, {"loss": 1.0})
+        console.stop()
+        assert os.read(ours, 65536).startswith(b"step 20/300  loss 1  ")
+    os.close(ours)
 
 
 def test_a_bar_can_be_declined(clock):

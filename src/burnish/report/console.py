@@ -81,7 +81,9 @@ class Console:
         self.console = rich.console.Console(quiet=True) if quiet or not main else self._loud
         """The rich console underneath, for tables and coloured tokens."""
         self._main = main
-        self._shows_live = main and not quiet and (self._loud.is_terminal if live is None else live)
+        # asked of the file itself: FORCE_COLOR makes rich take a log for a terminal
+        terminal = self._loud.file.isatty() and not self._loud.is_dumb_terminal
+        self._shows_live = main and not quiet and (terminal if live is None else live)
         self._live: Live | None = None
         self._forget(0, 0)
 
