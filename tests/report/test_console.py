@@ -218,6 +218,7 @@ def test_what_a_run_came_to(clock):
         console.evaluated(step, {"eval_accuracy": accuracy, "eval_accuracy_stderr": 0.1, "eval_runtime": 5.0})
     with console.aside("saving"):
         clock[0] += 1
+    assert console.beside == 11
     out.truncate(0)
     console.conclude(Path("runs/sums"))
     assert out.getvalue().lstrip("\0") == (

@@ -66,7 +66,7 @@ class Tokenizer:
         return " ".join(map(str, ids))
 
 
-def made(tmp_path, rewards, *, cut_off=(), score=None, keep_all=False, max_tokens=1000, phases=None, **options):
+def made(tmp_path, rewards, *, cut_off=(), score=None, keep_all=False, max_tokens=1000, phases=None, beside=lambda: 0.0, **options):
     """A source over a row for each of `rewards`, in their order, with two completions of each prompt."""
     pinned = {"batch_size": 2, "num_generations": len(rewards[0]), "train_sampling_strategy": "sequential", "max_reward_failures": 1.0}
     args, script, said, state = GRPOConfig(**(pinned | options)), Script(rewards, cut_off=cut_off), [], SimpleNamespace(step=0)
@@ -89,6 +89,7 @@ def made(tmp_path, rewards, *, cut_off=(), score=None, keep_all=False, max_token
         steps_done=lambda: state.step,
         say=said.append,
         phase=phase,
+        beside=beside,
         score=score,
         keep_all=keep_all,
     )
@@ -131,6 +132,16 @@ def test_it_says_what_goes_on(tmp_path):
     taken(made(tmp_path, [UNLIKE] * 2, num_iterations=2, phases=phases), 2)
     sampled = [("sampling", done, 4) for done in range(5)]
     assert phases == [*sampled, ("scoring", 0, 2), ("scoring", 1, 2), ("judging", 0, 0), ("training", 0, 0), ("training", 0, 0)]
+
+
+def test_evaluating_and_saving_are_not_training(tmp_path, monkeypatch):
+    """Ten seconds until the next step is asked for, four of them beside the training."""
+    now, beside = [0.0], [7.0]
+    monkeypatch.setattr("burnish.rollout.source.time.monotonic", lambda: now[0])
+    steps = made(tmp_path, [UNLIKE] * 4, beside=lambda: beside[0]).batches.steps((0, 0))
+    assert "time/training" not in next(steps).metrics
+    now[0], beside[0] = 10.0, 11.0
+    assert next(steps).metrics["time/training"] == (6.0, 1)
 
 
 def test_advantages_reach_the_trees(tmp_path):

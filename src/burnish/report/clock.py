@@ -23,6 +23,8 @@ class Clock:
         self.phase = self._before = TRAINING
         self._phase_began = self._step_began = self.began = time.monotonic()
         self._steps: deque[float] = deque(maxlen=WINDOW)
+        self.beside = 0.0
+        """Seconds of all that was done beside the steps."""
         self._beside = 0.0
         """Seconds since the last step was done that are not the next one's."""
         self._aside: float | None = None
@@ -61,7 +63,7 @@ class Clock:
             return
         taken, self._aside = time.monotonic() - self._aside, None
         self.enter(self._before)
-        self._beside += taken
+        self._beside, self.beside = self._beside + taken, self.beside + taken
         if self.step > self.done:  # an evaluation at the start does not come again
             times, seconds, _ = self._occasions.get(what, (0, 0.0, 0))
             self._occasions[what] = times + 1, seconds + taken, self.step

@@ -130,6 +130,11 @@ class Console:
             done += len(tree.group_ids)
         self._label = ""
 
+    @property
+    def beside(self) -> float:
+        """Seconds of what was no step, so far."""
+        return self._clock.beside
+
     def _set_aside(self, phase: str, what: str) -> None:
         self._aside, self._label = what, ""
         self._clock.set_aside(phase)

@@ -50,6 +50,8 @@ class Wiring:
     steps_done: Callable[[], int]
     say: Callable[[str], None]
     phase: Phase = lambda name, done, total: None  # noqa: E731
+    beside: Callable[[], float] = lambda: 0.0  # noqa: E731
+    """Seconds that evaluations and checkpoints have taken so far, which are no part of training."""
     show: Callable[[Sequence[Mapping[str, Any]]], None] | None = None
     """Prints samples, where that is asked for."""
     score: Score | None = None
@@ -92,9 +94,10 @@ class RolloutBatches:
             cursor = self._given = (cursor[0], max(1, cursor[1])) if self._pending else after
             step = make_step(examples or [NOTHING], self._max_tokens, self._here.rank, self._here.world_size, cursor, done)
             self._w.phase("training", 0, 0)
-            begun = time.monotonic()
+            begun, beside = time.monotonic(), self._w.beside()
             yield replace(step, metrics=metrics)
-            metrics = {"time/training": (time.monotonic() - begun, 1)} if self._here.main else {}
+            taken = time.monotonic() - begun - (self._w.beside() - beside)
+            metrics = {"time/training": (taken, 1)} if self._here.main else {}
 
     # A sampling
 

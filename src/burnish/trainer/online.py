@@ -182,6 +182,7 @@ class OnlineTrainer(Trainer[C]):
             steps_done=lambda: self.state.global_step,
             say=self.console.warn,
             phase=self.console.phase,
+            beside=lambda: self.console.beside,
             show=self._show if self.args.log_completions else None,
             failures=self._failures,
             score=self._policy_logps if stale and not sampler.exact else None,
