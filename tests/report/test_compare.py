@@ -124,6 +124,13 @@ def test_seconds_by_phase():
     ]
     for config in ({"steps_per_generation": 2, "num_iterations": 1}, {"steps_per_generation": 1, "num_iterations": 2}):
         assert seconds(rows, config) == pytest.approx({"sampling": 13.0, "scoring": 2.5, "training": 9.5, "evaluation": 4.0})
+    every = [{"step": step, "num_tokens": 100 * step, "tokens_per_second": 10.0} for step in (1, 2, 3)]
+    every[0]["time/sampling"] = every[2]["time/sampling"] = 4.0
+    shared = seconds(every, {"steps_per_generation": 2})
+    assert shared == pytest.approx({"sampling": 8.0, "scoring": 0.0, "training": 22.0, "evaluation": 0.0}), "of steps 1 and 3"
+    tied = {"step": 2, "num_tokens": 0, "tokens_per_second": 0.0, "time/sampling": 3.0, "time/training": 0.5}
+    assert seconds([tied], {})["sampling"] == 6.0, "in two steps"
+    assert seconds([tied], {})["training"] == 1.0
     events = [event("save", 10, seconds=1.5), event("save", 20, seconds=2.0)]
     runs = [record(metrics=rows, events=events, config={"steps_per_generation": 2}), record(metrics=rows[1:2])]
     first, second = compare(runs, at=15).runs

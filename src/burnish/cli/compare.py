@@ -43,11 +43,16 @@ def show(found: Comparison) -> None:
     console = rich.console.Console()
     others = len(found.runs) - 1
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(overflow="fold")
+    table.add_column(overflow="fold", min_width=min(20, console.width // 4))
     for name in _names([run.run for run in found.runs]):
         table.add_column(escape(name), overflow="fold")
     for i in range(others):
-        table.add_column("difference" if others == 1 else f"difference {i + 2} - 1", justify="right", overflow="fold")
+        table.add_column(
+            "difference" if others == 1 else f"difference {i + 2} - 1",
+            justify="right",
+            overflow="fold",
+            min_width=min(17, console.width // 4),
+        )
 
     def section(title: str, rows: Sequence[Sequence[str]]) -> None:
         if rows:

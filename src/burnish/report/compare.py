@@ -22,6 +22,7 @@ ASIDE = re.compile(r"step|epoch|num_tokens|time/.*|.*_runtime")
 MORE = re.compile(r".*(reward|accuracy|accuracies|margins|tokens_per_second|pass@\d+|rewards/.+/mean)")
 LESS = re.compile(r".*(loss|nll|perplexity)")
 """Metrics of which more is better, or less; of others there is no best."""
+PHASES = ("sampling", "scoring", "training", "evaluation", "saving")
 OWN = {"output_dir", "run_name"}
 """Options that say which run it is."""
 
@@ -131,24 +132,29 @@ def _taken(run: RunRecord, rows: Sequence[Mapping[str, Any]], at: int | None) ->
         status=status(run.events),
         steps=steps,
         tokens=int(tokens[-1]) if tokens else None,
-        seconds={name: round(value, 3) for name, value in taken.items() if value},
+        seconds={name: round(taken[name], 3) for name in PHASES if taken.get(name)},
     )
 
 
 def seconds(rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> dict[str, float]:
     """Of sampling, scoring, training and evaluation, in the steps that `rows` are of; what a killed process had done since is not known.
 
-    Worked example: 1,000 tokens at 50 a second are 20 s; in 10 steps of a sampling of 1.5 s each, 5 s of these are training.
+    Worked example: 1,000 tokens at 50 a second are 20 s; in 10 steps of a sampling of 1.5 s each, 5 s of these are training. Where two
+    steps share a sampling, it is begun in steps 1, 3, 5, …: in the first of two log lines of one step each, and not in the second.
     """
     found, step, tokens = Counter[str](), 0, 0
     per_sampling = (config.get("steps_per_generation") or 1) * (config.get("num_iterations") or 1)
     for row in rows:
-        if row.get("tokens_per_second"):
-            samplings = (row["step"] - step) / per_sampling
-            whole = (row["num_tokens"] - tokens) / row["tokens_per_second"]
-            step, tokens = row["step"], row["num_tokens"]
+        if "tokens_per_second" in row:
+            begun = math.ceil(row["step"] / per_sampling) - math.ceil(step / per_sampling)
+            samplings = max(1, begun)  # an epoch's last one may be for fewer steps
             parts = {name: row.get(f"time/{name}", 0.0) * samplings for name in ("sampling", "scoring")}
-            found.update(parts | {"training": max(0.0, whole - sum(parts.values()))})
+            if speed := row["tokens_per_second"]:
+                training = (row["num_tokens"] - tokens) / speed - sum(parts.values())
+            else:  # of groups that are all tied not a token is computed
+                training = row.get("time/training", 0.0) * (row["step"] - step)
+            found.update(parts | {"training": max(0.0, training)})
+            step, tokens = row["step"], row["num_tokens"]
         found.update({"evaluation": math.fsum(value for name, value in row.items() if name.endswith("_runtime"))})
     return dict(found)
 
