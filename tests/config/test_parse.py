@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import pytest
 
 from burnish.config import Config, ConfigError, DataConfig, DatasetSource, ModelConfig, SFTConfig, config, option
+from burnish.config.compare import CompareConfig
+from burnish.config.flags import with_words
 from burnish.config.parse import dump_yaml, parse, to_dict
 
 
@@ -271,3 +273,17 @@ def test_nothing_heavy_is_imported():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ("a b", {"runs": ["a", "b"]}),
+        ("a b --at 3 --json", {"runs": ["a", "b"], "at": 3, "json": True}),
+        ("--json a b", {"runs": ["a", "b"], "json": True}),
+        ("a --json false b --metrics loss eval_*", {"runs": ["a", "b"], "json": False, "metrics": ["loss", "eval_*"]}),
+        ("--at 3 --runs a b", {"runs": ["a", "b"], "at": 3}),
+    ],
+)
+def test_words_without_a_flag_are_runs(line, wanted):
+    assert parse(with_words(line.split(), CompareConfig, "runs"), CompareConfig) == CompareConfig(**wanted)

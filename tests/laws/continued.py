@@ -28,12 +28,19 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "muon": {"optim": "muon", "learning_rate": 1e-2},
     "adafactor": {"optim": "adafactor", "gradient_checkpointing": True},
 }
+ADAPTIVE = "adaptive entropy"
+OWN: dict[str, dict[str, Any]] = {
+    ADAPTIVE: {"use_adaptive_entropy": True, "entropy_coef": 0.1, "entropy_coef_delta": 0.05, "entropy_target": 10.0},
+}
+"""What methods keep beside the weights, of which the loop knows nothing."""
 
 
 def variants(case: Case) -> list[str]:
     """Optimizers are the loop's, whatever the method is."""
     if case.loops:
         return list(VARIANTS)
+    if case.name == "grpo-dapo":
+        return ["adamw", ADAPTIVE]
     return (
         ["adamw", "lora with dropout"]
         if case.name in ("dpo-sigmoid", "dpo-following", "kto-kto", "kto", "reward-bradley_terry")
@@ -58,7 +65,7 @@ def build(case: Case, variant: str, folder: Path, *, seed: int = 42, **options: 
 
         more["peft_config"] = LoraConfig(r=2, lora_dropout=0.2, target_modules=["q_proj", "v_proj"])
     model = case.model(dtype=torch.float32, attention_dropout=0.1)
-    options = {**more, **VARIANTS[variant], **options}
+    options = {**more, **(VARIANTS | OWN)[variant], **options}
     return build_trainer(case, model, folder, seed=seed, eval_dataset=list(case.rows[:3]), **options)
 
 
@@ -107,7 +114,7 @@ def main(folder: Path) -> None:
         how, name, variant, step = run.name.split(" ", 1)[0], *run.name.split(" ", 1)[1].split("; ")
         trainer = build(CASE[name], variant, run, save_strategy="no")
         began = []
-        trainer.console.message = began.append
+        trainer.console.message = lambda *texts, said=began: said.extend(texts)
         trainer.train()
         expected = f"Continuing from {run / f'checkpoint-{step}'}, step {step} of {STEPS}."
         assert (expected in began) == (how == "stopped"), began

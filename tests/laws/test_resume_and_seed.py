@@ -1,5 +1,6 @@
 """Laws *resume* and *seed*: a run is a function of its seed, to the bit, and being stopped is no part of it."""
 
+import json
 import os
 import random
 import subprocess
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.laws.continued import CASE, STEPS, cut_short, lines, samples, stops, variants, weights, whole
+from tests.laws.continued import ADAPTIVE, CASE, STEPS, cut_short, lines, samples, stops, variants, weights, whole
 from tests.laws.methods import build_trainer, cases
 from tests.models.families import tiny_model
 
@@ -81,6 +82,15 @@ def test_the_samplings_are_worth_comparing(runs):
     assert {line["set"] for line in drawn} == {"train", "train, dropped"}
     assert {line["set"] for line in samples(run)} == {"train", "train, dropped", "eval"}
     assert any(line.get("clip_ratio/region_mean", 0) > 0 for line in lines(run)), "rollouts of an older policy"
+
+
+def test_the_entropy_bonus_is_worth_comparing(runs):
+    """Below a target that is never reached the coefficient of 0.1 grows by 0.05 a step, and it is applied: the weights are others."""
+    folder, finished = runs
+    for step in (1, STEPS):
+        state = json.loads((folder / f"grpo-dapo; {ADAPTIVE}" / f"checkpoint-{step}" / "loop_state.json").read_text())["method"]
+        assert state["entropy"][0] == pytest.approx(0.1 + 0.05 * step)
+    assert not same_bits(finished["grpo-dapo", ADAPTIVE], finished["grpo-dapo", "adamw"])
 
 
 PLAIN = {"train_sampling_strategy": "sequential", "disable_dropout": True}

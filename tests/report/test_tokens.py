@@ -185,8 +185,15 @@ def test_histogram():
     ("lengths", "max_length", "text"),
     [
         ([], 10, "no rows"),
-        ([5], None, "0–0  0\n1–1  0\n2–2  0\n3–3  0\n4–4  0\n5–5 ██ 1\n1 rows: shortest 5, median 5, longest 5 tokens"),
-        ([50], 10, "over 10 ██ 1\n1 rows: shortest 50, median 50, longest 50 tokens"),
+        ([5], None, "5–5 ██ 1\n1 row: shortest 5, median 5, longest 5 tokens"),
+        ([1024] * 3, 1024, "1,024–1,024 ██ 3\n3 rows: shortest 1,024, median 1,024, longest 1,024 tokens"),
+        (
+            [1001, 1013],
+            None,
+            "1,000–1,001 ██ 1\n1,002–1,003  0\n1,004–1,005  0\n1,006–1,007  0\n1,008–1,009  0\n1,010–1,011  0\n"
+            "1,012–1,013 ██ 1\n2 rows: shortest 1,001, median 1,013, longest 1,013 tokens",
+        ),
+        ([50], 10, "over 10 ██ 1\n1 row: shortest 50, median 50, longest 50 tokens"),
         ([0, 2048], 2048, None),
     ],
 )

@@ -86,8 +86,10 @@ def test_where_there_is_no_code_and_where_there_is_nothing_to_test():
     empty = Sample(prompt="p", completion="none", completion_ids=np.array([1]), finish_reason="stop", columns={"tests": ["assert True"]})
     assert code()(empty) == 0.0
     assert [code()(sample("x = 1", tests=tests)) for tests in (None, [])] == [None, None]
-    with pytest.raises(RewardError, match="^needs the column 'stdin', which the row does not have$"):
+    with pytest.raises(RewardError, match="^needs the column 'tests', or 'stdin' and 'stdout', which the row does not have$"):
         code()(sample("x = 1"))
+    with pytest.raises(RewardError, match="^needs the column 'stdout', which the row does not have$"):
+        code()(sample("x = 1", stdin="1"))
 
 
 def test_the_last_block_counts():

@@ -66,7 +66,7 @@ class Tokenizer:
         return " ".join(map(str, ids))
 
 
-def made(tmp_path, rewards, *, cut_off=(), score=None, keep_all=False, max_tokens=1000, **options):
+def made(tmp_path, rewards, *, cut_off=(), score=None, keep_all=False, max_tokens=1000, phases=None, beside=lambda: 0.0, **options):
     """A source over a row for each of `rewards`, in their order, with two completions of each prompt."""
     pinned = {"batch_size": 2, "num_generations": len(rewards[0]), "train_sampling_strategy": "sequential", "max_reward_failures": 1.0}
     args, script, said, state = GRPOConfig(**(pinned | options)), Script(rewards, cut_off=cut_off), [], SimpleNamespace(step=0)
@@ -76,10 +76,11 @@ def made(tmp_path, rewards, *, cut_off=(), score=None, keep_all=False, max_token
             rewards=[[FAILURE if one is None else one] for one in given[0]], extras={}, metrics={}, seconds=[0.0]
         )
     render = lambda rows: [np.arange(CONTEXT, dtype=np.int32) for _ in rows]  # noqa: E731
+    phase = lambda *told: None if phases is None else phases.append(told)  # noqa: E731
     wiring = Wiring(
         prompts=Prompts(as_dataset(rows), render, seed=0, shuffle=False, max_length=None),
         sampling=Sampling(),
-        collect=Collector(script, OneTurn(Tokenizer(), 8, exact=True), script, Launch()),
+        collect=Collector(script, OneTurn(Tokenizer(), 8, exact=True), script, Launch(), phase=phase),
         judge=lambda groups: grpo.judge(groups, [1.0], None, args),
         rewards=("f",),
         failures=FailureCount(["f"], args.max_reward_failures),
@@ -87,6 +88,8 @@ def made(tmp_path, rewards, *, cut_off=(), score=None, keep_all=False, max_token
         text=lambda ids: f"{len(ids)} tokens",
         steps_done=lambda: state.step,
         say=said.append,
+        phase=phase,
+        beside=beside,
         score=score,
         keep_all=keep_all,
     )
@@ -123,6 +126,24 @@ def test_epochs(tmp_path):
     assert source.script.steps == [0, 0, 1, 1, 2, 3, 3], "which step asks"
 
 
+def test_it_says_what_goes_on(tmp_path):
+    """Two prompts with two completions each, and a second step of the same sampling."""
+    phases = []
+    taken(made(tmp_path, [UNLIKE] * 2, num_iterations=2, phases=phases), 2)
+    sampled = [("sampling", done, 4) for done in range(5)]
+    assert phases == [*sampled, ("scoring", 0, 2), ("scoring", 1, 2), ("judging", 0, 0), ("training", 0, 0), ("training", 0, 0)]
+
+
+def test_evaluating_and_saving_are_not_training(tmp_path, monkeypatch):
+    """Ten seconds until the next step is asked for, four of them beside the training."""
+    now, beside = [0.0], [7.0]
+    monkeypatch.setattr("burnish.rollout.source.time.monotonic", lambda: now[0])
+    steps = made(tmp_path, [UNLIKE] * 4, beside=lambda: beside[0]).batches.steps((0, 0))
+    assert "time/training" not in next(steps).metrics
+    now[0], beside[0] = 10.0, 11.0
+    assert next(steps).metrics["time/training"] == (6.0, 1)
+
+
 def test_advantages_reach_the_trees(tmp_path):
     """Rewards 0 and 1: ∓½ / (√½ + 1e-4); the completions are in the order of their numbers, though the last one ended first."""
     (step,) = taken(made(tmp_path, [UNLIKE]), 1)
@@ -146,6 +167,7 @@ def test_a_sampling_for_several_steps_that_are_each_taken_several_times(tmp_path
     assert list(map(len, source.script.asked)) == [4, 2, 4]
     assert [int(step.trees[0].policy_version_B[0]) for step in steps] == [0, 0, 0, 0, 4, 4, 6]
     assert [step.cursor for step in steps] == [(0, 1), (0, 1), (0, 1), (0, 4), (0, 4), (1, 0), (1, 1)]
+    assert [round(step.epoch * 6, 9) for step in steps] == [1, 2, 3, 4, 5, 6, 7], "four prompts of six in four steps, and two in two"
     rewarded = [step.metrics.get("reward") for step in steps]
     assert rewarded == [(4.0, 8), None, None, None, (2.0, 4), None, (4.0, 8)], "measured once for each sampling"
 

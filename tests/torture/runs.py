@@ -74,7 +74,10 @@ class Started:
         folder.mkdir(parents=True, exist_ok=True)
         self.fault, self._hit = fault, False
         self._pipes, self.processes = list[Any](), list[ForkServerProcess]()
-        listening, self._supervisor = context.Pipe(duplex=False) if ranks > 1 else (None, None)
+        listening: Any = None
+        self._supervisor: Any = None
+        if ranks > 1:
+            listening, self._supervisor = context.Pipe(duplex=False)
         port = free_port() if ranks > 1 else 0
         for rank in range(ranks):
             names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "MASTER_PORT": port}
@@ -108,7 +111,7 @@ class Started:
                 one.kill()
                 one.join()
         texts = [text.split(END) for text in self._said()]
-        facts = [json.loads(text[1]) if len(text) > 1 else {"counts": {}, "seconds": 0.0} for text in texts]
+        facts: list[dict[str, Any]] = [json.loads(text[1]) if len(text) > 1 else {"counts": {}, "seconds": 0.0} for text in texts]
         output = "".join(text[0] for text in texts)
         return Ended(
             codes=tuple(one.exitcode or 0 for one in self.processes),

@@ -18,6 +18,7 @@ FREE = {
     "report_to",
     "run_name",
     "disable_tqdm",
+    "quiet",
     "logging_steps",
     "logging_first_step",
     "eval_strategy",

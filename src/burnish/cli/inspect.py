@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -21,6 +22,7 @@ from burnish.data.prepare import PrepareOptions
 from burnish.data.rows import ListRows, Rows
 from burnish.models.load import choose_compute_dtype, load_tokenizer, stop_token_ids
 from burnish.models.memory import ROW, Placement, estimate_memory, microbatch_tokens, skeleton_policy
+from burnish.report.console import counted
 from burnish.report.tokens import length_histogram, show_example
 
 Prepare = Callable[[Any, Format], PrepareOptions]
@@ -67,7 +69,8 @@ def _prepare(dataset: Dataset, tokenizer: Any, args: RowsConfig, options_of: Cal
 def _plan(examples: JoinedExamples, args: TrainConfig) -> str:
     steps = args.max_steps if args.max_steps > 0 else -(-len(examples) // args.batch_size) * args.num_train_epochs
     tokens = float(examples.lengths.mean()) * args.batch_size
-    return f"{len(examples):,} examples; {steps:,.0f} steps of {args.batch_size} examples, about {tokens:,.0f} tokens each."
+    size = counted(args.batch_size, "example")
+    return f"{counted(len(examples), 'example')}; {counted(math.ceil(steps), 'step')} of {size}, about {tokens:,.0f} tokens each."
 
 
 def _memory(model: ModelConfig, args: TrainConfig, row: int) -> str:

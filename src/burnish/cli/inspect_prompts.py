@@ -12,6 +12,7 @@ from burnish.config.data import DataConfig
 from burnish.config.model import ModelConfig
 from burnish.config.online import OnlineConfig
 from burnish.models.load import load_tokenizer, stop_token_ids
+from burnish.report.console import counted
 from burnish.report.tokens import length_histogram, show_example
 from burnish.rewards.dry_run import made_up
 from burnish.rewards.samples import Failure, Reward
@@ -39,9 +40,11 @@ def inspect_prompts(model: ModelConfig, data: DataConfig, args: OnlineConfig, *,
         lengths = [len(prompt.token_ids) for prompt in sets.prompts.all()]
         say(length_histogram(lengths, args.max_prompt_length))
         if sets.prompts.too_long:
-            say(f"{len(sets.prompts.too_long):,} prompts are longer than max_prompt_length={args.max_prompt_length} and left out.")
+            are = "is" if len(sets.prompts.too_long) == 1 else "are"
+            left_out = counted(len(sets.prompts.too_long), "prompt")
+            say(f"{left_out} {are} longer than max_prompt_length={args.max_prompt_length} and left out.")
         ends = ", ".join(repr(sets.tokenizer.decode([one])) for one in sorted({sets.tokenizer.eos_token_id, *stops}))
-        say(f"{len(lengths):,} prompts; a completion ends with {ends}, or after {args.max_completion_length:,} tokens.")
+        say(f"{counted(len(lengths), 'prompt')}; a completion ends with {ends}, or after {args.max_completion_length:,} tokens.")
         for prompt in sets.prompts.first(2):
             scored = rewards.submit([made_up(prompt.row)], 0).result().rewards[0]
             for func, reward in zip(rewards.pool.funcs, scored, strict=True):

@@ -11,6 +11,7 @@ from typing import Any
 from burnish.cli.devices import DevicesConfig, on_devices
 from burnish.config.base import Config, config, option, unknown
 from burnish.config.data import DataConfig
+from burnish.config.flags import with_words
 from burnish.config.model import ModelConfig
 from burnish.config.parse import parse
 from burnish.config.plan import PlanConfig
@@ -139,6 +140,16 @@ def _generate(args: Sequence[str]) -> int:
     return generate(command.model, command.args, rows)
 
 
+def _compare(args: Sequence[str]) -> int:
+    from burnish.config.compare import CompareConfig
+
+    about = f"burnish compare RUN RUN [RUN ...]\n\n{COMMANDS['compare'].help}"
+    command = parse(with_words(args, CompareConfig, "runs"), CompareConfig, prog="burnish compare", description=about)
+    from burnish.cli.compare import compare_runs
+
+    return compare_runs(command)
+
+
 def _demo(args: Sequence[str]) -> int:
     parse(args, Config, prog="burnish demo", description=COMMANDS["demo"].help)
     from burnish.cli.demo import run
@@ -182,6 +193,7 @@ COMMANDS = {
     "inspect grpo": Command("Show the prompts that grpo would sample from, and try the rewards.", partial(_inspect_prompts, "grpo")),
     "inspect rloo": Command("Show the prompts that rloo would sample from, and try the rewards.", partial(_inspect_prompts, "rloo")),
     "inspect samples": Command("Show what a run has sampled, token by token, and what it was worth.", _inspect_samples),
+    "compare": Command("Lay runs side by side: what differs between them, what each took, how far apart they ended.", _compare),
     "plan sft": Command("Say what sft would hold on each device, and what to change where that is too much.", _plan_sft),
     "generate": Command("Sample completions of a file of prompts, with their log-probs.", _generate),
     "merge": Command("Add a LoRA adapter into the weights of its base model.", _merge),

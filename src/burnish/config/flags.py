@@ -33,6 +33,17 @@ def read_flags(args: Sequence[str], parts: Mapping[str, type], prog: str, descri
     return flags | ({} if files is None else {"config": files[0]})
 
 
+def with_words(args: Sequence[str], cls: type, option: str) -> list[str]:
+    """`args` with the words before the first flag, and those after a switch, as the values of `option`: "a --json b --at 3"."""
+    words, rest, taken = list[str](), list[str](), True
+    for word in args:
+        if word.startswith("-"):
+            known = options(cls).get(word[2:].replace("-", "_"))
+            taken = known is not None and bool in members(known.kind)
+        (words if taken and not word.startswith("-") and word not in ("true", "false") else rest).append(word)
+    return [*([f"--{option}", *words] if words else []), *rest]
+
+
 def _spelled(word: str, known: Mapping[str, Option], old: set[str], prog: str) -> str:
     if re.match(r"-[a-zA-Z]", word) and word != "-h":
         raise ConfigError(f"{prog} has no option {word}; options start with two dashes.")

@@ -77,6 +77,10 @@ def whole(said: Mapping[str, Any], name: str, default: int) -> int:
     return number
 
 
+LOUD, QUIET = ("detail", "debug", "info"), ("warning", "error", "critical")
+"""transformers' levels of logging, at which a run tells how it goes on, or does not."""
+
+
 def _batch_size(said: Mapping[str, Any], devices: int) -> tuple[int, str]:
     rows, times = whole(said, "per_device_train_batch_size", 8), whole(said, "gradient_accumulation_steps", 1)
     product = f"per_device_train_batch_size={rows} × gradient_accumulation_steps={times} × {devices} device{'s' if devices > 1 else ''}"
@@ -245,7 +249,7 @@ RENAMED: dict[str, dict[str, Rule]] = {
         "logging_dir": only(None, instead="metrics are written into output_dir"),
         "logging_nan_inf_filter": harmless(True, False, note="a loss that is not finite stops the run"),
         "log_on_each_node": harmless(True, False, note="only the main process prints"),
-        "log_level": only("passive", instead="set the level with Python's logging"),
+        "log_level": becomes("quiet", dict.fromkeys(LOUD, False) | dict.fromkeys(QUIET, True), unset=("passive",)),
         "log_level_replica": only("warning", instead="set the level with Python's logging"),
         "include_num_input_tokens_seen": harmless("no", False, note="tokens are always counted"),
         "include_tokens_per_second": harmless(False, True, note="tokens per second are always logged"),

@@ -142,7 +142,8 @@ class ReportConfig(Config):
     logging_first_step: bool = option(False, "Log the first step, too.")
     report_to: list[Tracker] = option([], "Trackers; metrics are written to output_dir in any case.")
     run_name: str | None = option(None, "Name of the run in trackers; None: output_dir's.")
-    disable_tqdm: bool | None = option(None, "Show no progress bar; None: show one on a terminal.")
+    disable_tqdm: bool | None = option(None, "Show no progress bar, and a line at each logging step; None: a bar on a terminal.")
+    quiet: bool = option(False, "Show warnings and the closing line alone; metrics are written to output_dir all the same.")
 
 
 @config

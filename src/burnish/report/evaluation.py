@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from burnish.config.values import ConfigError
 from burnish.types import TokenOutputs, TokenTree
 
 Columns = tuple[np.ndarray, ...]
@@ -48,6 +50,14 @@ def named_metrics(means: Mapping[str, float]) -> dict[str, float]:
     if terms := [value for name, value in means.items() if name.startswith(TERM)]:
         named["loss"] = math.fsum(terms)
     return named if "nll" not in named else {**named, "perplexity": math.exp(min(named["nll"], 700.0))}
+
+
+def named_numbers(found: Any) -> dict[str, float]:
+    """What a user's `compute_metrics` gave. Raises ConfigError where it is anything else than numbers by their names."""
+    try:
+        return {name: float(value) for name, value in found.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise ConfigError(f"compute_metrics gave {found!r}; let it return a dict of names and numbers.") from None
 
 
 def columns(seen: Iterable[tuple[TokenTree, TokenOutputs]]) -> Columns:

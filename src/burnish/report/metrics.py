@@ -40,7 +40,7 @@ class MetricsFile:
             MetricsError: the disk is full.
         """
         with self._writable():
-            self._file.write(json.dumps(_plain(line), allow_nan=False, ensure_ascii=False).encode() + b"\n")
+            self._file.write(json.dumps(plain(line), allow_nan=False, ensure_ascii=False).encode() + b"\n")
             self._file.flush()
 
     def sync(self) -> int:
@@ -108,13 +108,14 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return metrics
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """What JSON can hold: numbers that are not finite as strings, those of NumPy and torch as Python's."""
     if isinstance(value, Mapping):
-        return {name: _plain(item) for name, item in value.items()}
+        return {name: plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, bool | int | str | None):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else str(float(value))
-    return _plain(value.item())
+    return plain(value.item())

@@ -98,9 +98,10 @@ def length_histogram(lengths: Sequence[int], max_length: int | None, width: int 
         return "no rows"
     ordered = sorted(lengths)
     within = [length for length in ordered if max_length is None or length <= max_length]
-    size = _bin_size(within[-1] + 1 if within else 1)
+    first, end = (within[0], within[-1] + 1) if within else (0, 0)
+    size = _bin_size(max(1, end - first))
     bins: dict[str, int] = {}
-    for start in range(0, within[-1] + 1 if within else 0, size):
+    for start in range(first // size * size, end, size):
         end = start + size - 1 if max_length is None else min(start + size - 1, max_length)
         bins[f"{start:,}–{end:,}"] = sum(start <= length <= end for length in within)
     if len(within) < len(ordered):
@@ -109,7 +110,7 @@ def length_histogram(lengths: Sequence[int], max_length: int | None, width: int 
     scale = width / max(bins.values())
     lines = [f"{name:>{label}} {_bar(count * scale)} {count:,}" for name, count in bins.items()]
     summary = f"shortest {ordered[0]:,}, median {ordered[len(ordered) // 2]:,}, longest {ordered[-1]:,} tokens"
-    return "\n".join([*lines, f"{len(ordered):,} rows: {summary}"])
+    return "\n".join([*lines, f"{len(ordered):,} row{'s' * (len(ordered) != 1)}: {summary}"])
 
 
 def share_trained(examples: Iterable[Example]) -> float:

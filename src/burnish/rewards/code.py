@@ -98,6 +98,8 @@ def cases_of(sample: Sample, partial: bool) -> list[tuple[str, str, str | None]]
     if "tests" in sample.columns:
         tests = _several(sample.columns["tests"])
         return [(test, "", None) for test in tests] if partial else [("\n".join(tests), "", None)] * bool(tests)
+    if not {"stdin", "stdout"} & set(sample.columns):
+        raise RewardError("needs the column 'tests', or 'stdin' and 'stdout', which the row does not have")
     given, wanted = _several(column(sample, "stdin")), _several(column(sample, "stdout"))
     if len(given) != len(wanted):
         raise RewardError(f"needs as many texts in 'stdin' as in 'stdout', and the row has {len(given)} and {len(wanted)}")

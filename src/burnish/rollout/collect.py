@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -14,6 +14,9 @@ from burnish.rewards.pool import GroupRewards
 from burnish.rewards.samples import Sample
 from burnish.rollout.groups import Conversation, Group, Path, Prompt, Rollout, sampled_segment
 from burnish.rollout.sampler import Completion, Request, Sampler, Sampling
+
+Phase = Callable[[str, int, int], None]
+"""Is told what goes on, and how much of how much of it is done; 0 of 0 where nobody counts."""
 
 
 class Scoring(Protocol):
@@ -69,8 +72,10 @@ class Collected:
 class Collector:
     """Samples `n` completions of each prompt and has them scored. Prompts are dealt to the ranks in turn; a server has rank 0 alone."""
 
-    def __init__(self, sampler: Sampler, conversation: Conversation, scoring: Scoring, here: Launch) -> None:
-        self._sampler, self._conversation, self._scoring, self._here = sampler, conversation, scoring, here
+    def __init__(
+        self, sampler: Sampler, conversation: Conversation, scoring: Scoring, here: Launch, *, phase: Phase = lambda name, done, total: None
+    ) -> None:
+        self._sampler, self._conversation, self._scoring, self._here, self._phase = sampler, conversation, scoring, here, phase
 
     def __call__(self, prompts: Sequence[Prompt], n: int, sampling: Sampling, step: int) -> Collected:
         """From the policy as it is after `step` steps. Call on every rank. Raises SamplingError, RewardError."""
@@ -89,9 +94,11 @@ class Collector:
             return following
 
         requests = [self._conversation.begin(prompts[i], sample) for i in mine for sample in range(n)]
+        self._phase("sampling", ended := 0, len(requests))
         for completion in self._sampler.sample(requests, sampling, then) if requests or self._sampler.exact else ():
             draw = completion.request.prompt_id
             if last.pop((draw, completion.request.sample)):
+                self._phase("sampling", ended := ended + 1, len(requests))
                 group = rollouts[draw]
                 group.append(self._conversation.rollout(completion))
                 if len(group) == n:
@@ -99,8 +106,9 @@ class Collector:
                     samples = [_sample(by_draw[draw], one) for one in group]
                     scores[draw] = samples, self._scoring.submit(samples, step)
         sampled = time.monotonic()
-        made = []
+        made = list[tuple[int, Group]]()
         for i in mine:
+            self._phase("scoring", len(made), len(mine))
             samples, future = scores[prompts[i].draw]
             made.append((i, _group(prompts[i], rollouts[prompts[i].draw], self._scoring.finish(samples, future.result()))))
         scored = time.monotonic()

@@ -19,7 +19,7 @@ from burnish.ops.reduce import Totals, add, means
 from burnish.report.samples import SampleFiles
 from burnish.rewards.total import FailureCount
 from burnish.rollout.advice import Advice
-from burnish.rollout.collect import Collected, Collector
+from burnish.rollout.collect import Collected, Collector, Phase
 from burnish.rollout.drawing import Prompts
 from burnish.rollout.examples import examples_of, lines_of, packed, unpacked, with_behaviour
 from burnish.rollout.groups import Group, Judged
@@ -49,6 +49,9 @@ class Wiring:
     """From the token ids of a prompt."""
     steps_done: Callable[[], int]
     say: Callable[[str], None]
+    phase: Phase = lambda name, done, total: None  # noqa: E731
+    beside: Callable[[], float] = lambda: 0.0  # noqa: E731
+    """Seconds that evaluations and checkpoints have taken so far, which are no part of training."""
     show: Callable[[Sequence[Mapping[str, Any]]], None] | None = None
     """Prints samples, where that is asked for."""
     score: Score | None = None
@@ -72,6 +75,8 @@ class RolloutBatches:
         """The steps to come of the last sampling."""
         self._after: tuple[Cursor, float] = ((0, 0), 0.0)
         """Where the prompts go on after them, and the epochs that are done by then."""
+        self._before: tuple[float, int] = (0.0, 1)
+        """The epochs that were done before them, and how many they were."""
         self._given: Cursor = (0, 0)
         self._advice = Advice()
 
@@ -84,12 +89,15 @@ class RolloutBatches:
             if not self._pending:
                 metrics |= self._sample(cursor)
             examples = [part for whole in self._pending.pop(0) for part in split_example(whole, self._max_tokens)]
-            after, done = self._after
+            (after, done), (before, steps) = self._after, self._before
+            done -= (done - before) * len(self._pending) / steps  # each step has its share of the prompts
             cursor = self._given = (cursor[0], max(1, cursor[1])) if self._pending else after
             step = make_step(examples or [NOTHING], self._max_tokens, self._here.rank, self._here.world_size, cursor, done)
-            begun = time.monotonic()
+            self._w.phase("training", 0, 0)
+            begun, beside = time.monotonic(), self._w.beside()
             yield replace(step, metrics=metrics)
-            metrics = {"time/training": (time.monotonic() - begun, 1)} if self._here.main else {}
+            taken = time.monotonic() - begun - (self._w.beside() - beside)
+            metrics = {"time/training": (taken, 1)} if self._here.main else {}
 
     # A sampling
 
@@ -97,7 +105,8 @@ class RolloutBatches:
         """Fills `_pending`; returns what was measured, on rank 0."""
         w, args, step = self._w, self._args, self._w.steps_done()
         kept, dropped, collected, after = self._groups(cursor, step)
-        self._after = after, after[0] + after[1] / len(w.prompts)
+        w.phase("judging", 0, 0)
+        before, self._after = cursor[0] + cursor[1] / len(w.prompts), (after, after[0] + after[1] / len(w.prompts))
         w.failures.add([rollout.rewards for group in (*kept, *dropped) for rollout in group.rollouts])
         judged, others = w.judge(kept), w.judge(dropped) if dropped else Judged(rewards=(), advantages=(), signal=())
         taken = [[self._takes(group, i, judged.rewards[g][i]) for i in range(len(group.rollouts))] for g, group in enumerate(kept)]
@@ -110,6 +119,7 @@ class RolloutBatches:
         first = range(0, len(made), args.batch_size)
         steps = [tuple(one for group in made[i : i + args.batch_size] for one in group) for i in first]
         self._pending = steps * args.num_iterations
+        self._before = before, len(self._pending)
         if not self._here.main:
             return {}
         said: dict[str, Any] = {"names": w.rewards, "text": w.text, "step": step}
@@ -161,7 +171,8 @@ class RolloutBatches:
 
     def state(self) -> dict[str, Any]:
         """JSON, the same on every rank."""
-        return {"given": self._given, "after": self._after, "samples": self._w.files.place if self._here.main else None}
+        places = {"given": self._given, "after": self._after, "before": self._before}
+        return {**places, "samples": self._w.files.place if self._here.main else None}
 
     def tensors(self) -> dict[str, Tensor]:
         """Rollouts that are yet to be learnt from."""
@@ -173,6 +184,7 @@ class RolloutBatches:
         """Takes back what `state` and `tensors` gave. Raises MetricsError where samples that were written are gone."""
         (given, (after, done)) = state["given"], state["after"]
         self._given, self._after = tuple(given), (tuple(after), done)
+        self._before = tuple(state.get("before", (done, 1)))
         self._pending = unpacked(tensors["rollouts"].numpy().tobytes()) if "rollouts" in tensors else []
         if self._here.main:
             self._w.files.cut(tuple(state["samples"]))

@@ -24,6 +24,7 @@ from burnish.models.policy import Policy
 from burnish.models.reference import Reference, WantedReference
 from burnish.models.start import Started
 from burnish.ops.reduce import Totals
+from burnish.report.console import counted
 from burnish.report.samples import SampleFiles, show_samples
 from burnish.report.tokens import show_example
 from burnish.rewards.dry_run import dry_run
@@ -156,13 +157,12 @@ class OnlineTrainer(Trainer[C]):
 
     def method(self, started: Started) -> Method:
         args, names = self.args, self.reward_names
-        for message in self.rewards.load_models(self.here.device, self._reward_tokenizers, args.compute_dtype):
-            self.console.message(message)
+        self.console.message(*self.rewards.load_models(self.here.device, self._reward_tokenizers, args.compute_dtype))
         self._failures = FailureCount(names, args.max_reward_failures)
         self.files = SampleFiles(self.directory.path)
         started.policy.temperature = args.temperature
         sampler = self._sampler(started)
-        self._collect = Collector(sampler, self._conversation, self.rewards, self.here)
+        self._collect = Collector(sampler, self._conversation, self.rewards, self.here, phase=self.console.phase)
         self.tasks = Tasks(args, self._collect, self._judged, self._sampling(), names)
         self.rollouts: RolloutBatches | None = None
         if self.sets.prompts is not None:
@@ -180,7 +180,9 @@ class OnlineTrainer(Trainer[C]):
             files=self.files,
             text=self.processing_class.decode,
             steps_done=lambda: self.state.global_step,
-            say=self.console.message,
+            say=self.console.warn,
+            phase=self.console.phase,
+            beside=lambda: self.console.beside,
             show=self._show if self.args.log_completions else None,
             failures=self._failures,
             score=self._policy_logps if stale and not sampler.exact else None,
@@ -196,8 +198,7 @@ class OnlineTrainer(Trainer[C]):
         if self.args.use_vllm:
             return self._server(started)
         sampler = LocalSampler(started.policy, text=self.processing_class.decode, memory=self.args.sampler_memory)
-        for message in sampler.messages:
-            self.console.message(message)
+        self.console.message(*sampler.messages)
         return sampler
 
     def _server(self, started: Started) -> Sampler:
@@ -273,10 +274,11 @@ class OnlineTrainer(Trainer[C]):
 
     def _preflight(self, found: Any) -> None:
         super()._preflight(found)
-        prompts = self.sets.prompts
+        prompts, args = self.sets.prompts, self.args
+        steps, size = counted(self.run.max_steps, "step"), counted(args.batch_size, "prompt")
+        completions = counted(args.num_generations, "completion")
         self.console.message(
-            f"{len(prompts):,} prompts, {self.run.max_steps:,} steps of {self.args.batch_size} prompts with {self.args.num_generations} "
-            f"completions each; rewards: {', '.join(self.reward_names)}."
+            f"{counted(len(prompts), 'prompt')}, {steps} of {size} with {completions} each; rewards: {', '.join(self.reward_names)}."
         )
         if not found.step and self.here.main:
             (first,) = prompts.first(1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
@@ -43,8 +44,8 @@ from burnish.models.policy import TreeModel
 from burnish.models.products import float32_products
 from burnish.models.reference import WantedReference
 from burnish.models.start import Started, start_policy
-from burnish.report.console import Console
-from burnish.report.evaluation import EvalTokens, columns
+from burnish.report.console import Console, counted
+from burnish.report.evaluation import EvalTokens, columns, named_numbers
 from burnish.report.events import Events
 from burnish.report.reporter import Reporter
 from burnish.report.tokens import show_example
@@ -106,14 +107,13 @@ class Trainer(Generic[C]):
             raise ConfigError(f"{asked[0]} needs data to evaluate on; give eval_dataset.")
         folder = Path(self.args.output_dir)
         self.here = launch(self.args.ddp_timeout, folder / "stacks")
-        self.console = Console(main=self.here.main, live=False if self.args.disable_tqdm else None)
+        self.console = Console(main=self.here.main, live=False if self.args.disable_tqdm else None, quiet=self.args.quiet)
         self.formatting_func, self.compute_metrics = formatting_func, compute_metrics
         self.model_config, self.args = self._configs(model, model_config, peft_config)
         self.data_config = data_config
         self.directory = RunDirectory(folder, self.here)
-        self.events = Events(folder, self.here, lambda: 0, self.console.message)
-        for note in self.args.notes:
-            self.console.message(note)
+        self.events = Events(folder, self.here, lambda: 0, self.console.warn)
+        self.console.warn(*self.args.notes)
 
         self.sets: Any = self.read_sets(train_dataset, eval_dataset, lambda: self._tokenizer(processing_class))
         self.processing_class = self.sets.tokenizer
@@ -124,8 +124,7 @@ class Trainer(Generic[C]):
         wanted: dict[str, Any] = {"kind": self.args.model_kind, "reference": self.reference()}
         tokenizer, here = self.processing_class, self.here
         started = start_policy(model, self.model_config, self.args, peft_config, tokenizer, here, self._observe, **wanted)
-        for message in started.messages:
-            self.console.message(message)
+        self.console.message(*started.messages)
         self.policy, self.model, self.started = started.policy, started.policy.model, started
         self.callbacks = [callback() if isinstance(callback, type) else callback for callback in callbacks or ()]
         self.run = self._assemble(self.method(started), started.wrapped, optimizers)
@@ -154,11 +153,7 @@ class Trainer(Generic[C]):
         """Further metrics of an evaluation set: those of the user's `compute_metrics`."""
         if self.compute_metrics is None:
             return {}
-        found = self.compute_metrics(EvalTokens.joined(gather(columns(seen), self.here, "what an evaluation computed")))
-        try:
-            return {name: float(value) for name, value in found.items()}
-        except (AttributeError, TypeError, ValueError):
-            raise ConfigError(f"compute_metrics gave {found!r}; let it return a dict of names and numbers.") from None
+        return named_numbers(self.compute_metrics(EvalTokens.joined(gather(columns(seen), self.here, "what an evaluation computed"))))
 
     def formats(self, dataset: Dataset) -> tuple[Format, ...]:
         """The format of each source's rows. Raises DataError for rows that the method does not read."""
@@ -207,7 +202,7 @@ class Trainer(Generic[C]):
         if self.sets.train_set is None:
             raise ConfigError("There is nothing to train on; give train_dataset.")
         wanted = {None: self.args.resume_from_checkpoint, True: "auto", False: "never"}.get(resume_from_checkpoint, resume_from_checkpoint)  # type: ignore[arg-type]
-        with self.events.of_run(self.run.signals), self.run.signals, self.directory.settled(self.console.message):
+        with self.events.of_run(self.run.signals), self.run.signals, self.directory.settled(self.console.warn):
             self._train(str(wanted))
         if self.args.load_best_model_at_end and self.state.best_model_checkpoint:
             self._load_best(Path(self.state.best_model_checkpoint))
@@ -227,23 +222,24 @@ class Trainer(Generic[C]):
                 self.directory.finish()
                 if self.sets.streamed is not None:
                     say(f"Read from the stream: {self.sets.streamed.report}")
+                self.console.conclude(self.directory.path)
             else:
-                say(f"The run in {self.directory.path} is finished, at step {found.step}; overwrite_output_dir begins anew.")
+                self.console.warn(f"The run in {self.directory.path} is finished, at step {found.step}; overwrite_output_dir begins anew.")
         finally:
             run.report.close()  # type: ignore[attr-defined]
             run.report = Reporter(self.console)
-        run.signals.leave(say, f"after step {self.state.global_step} of {run.max_steps}; {self.directory.last_good()}")
+        run.signals.leave(self.console.warn, f"after step {self.state.global_step} of {run.max_steps}; {self.directory.last_good()}")
 
     @float32_products()
     def evaluate(self, eval_dataset: Any = None) -> dict[str, float]:
         """Metrics over `eval_dataset`, or over the trainer's own sets."""
         self.prepare_to_run()
         if eval_dataset is not None:
-            self.run.eval_sets = self.sets.trees(self.sets.prepared(eval_dataset), self.max_tokens, self.here)
+            self.run.eval_sets = self._eval_trees(self.sets.prepared(eval_dataset))
         try:
             return evaluate(self.run)
         finally:
-            self.run.eval_sets = self.sets.trees(self.sets.eval, self.max_tokens, self.here)
+            self.run.eval_sets = self._eval_trees(self.sets.eval)
 
     def save_model(self, output_dir: str | Path | None = None) -> None:
         """Writes the model (with an adapter: the adapter) and its tokenizer so that transformers and PEFT read them."""
@@ -325,9 +321,14 @@ class Trainer(Generic[C]):
             report=Reporter(self.console),
             save=self._save,
             last_good=self.directory.last_good,
-            eval_sets=self.sets.trees(self.sets.eval, self.max_tokens, self.here),
+            eval_sets=self._eval_trees(self.sets.eval),
             extra_metrics=self.eval_metrics if self.compute_metrics or not self.policy_evaluates else None,
         )
+
+    def _eval_trees(self, sets: Mapping[str, Any]) -> Mapping[str, Callable[[], Iterable[TokenTree]]]:
+        """This rank's micro-batches of each set, on which the console keeps an eye."""
+        trees, ranks = self.sets.trees(sets, self.max_tokens, self.here), self.here.world_size
+        return {name: partial(self.console.evaluating, name, made, -(-len(sets[name]) // ranks)) for name, made in trees.items()}
 
     # A run's folder
 
@@ -352,12 +353,11 @@ class Trainer(Generic[C]):
             directory.hold()
             found = directory.find(wanted, self._identity, overwrite=args.overwrite_output_dir, done=self.state.global_step)
         for path, why in found.skipped:
-            say(f"Skipped {path.name}: {why}")
+            self.console.warn(f"Skipped {path.name}: {why}")
             self.events.write("skip", checkpoint=path.name, why=why)
         self.prepare_to_run()
         if found.path is not None:
-            for message in run.state.load(found.path, self.here):
-                say(message)
+            say(*run.state.load(found.path, self.here))
             best = run.state.trainer.best_model_checkpoint
             if best and not Path(best).exists():  # the folder was moved, or is spelled otherwise
                 run.state.trainer.best_model_checkpoint = str(found.path.parent / Path(best).name)
@@ -371,7 +371,7 @@ class Trainer(Generic[C]):
             if found.path is not None:
                 directory.adopt_metrics(found.path)
             name = args.run_name or directory.path.name
-            trackers = Trackers(args.report_to, name, directory.path, to_dict(args), start_step=found.step, message=say)
+            trackers = Trackers(args.report_to, name, directory.path, to_dict(args), start_step=found.step, message=self.console.warn)
             run.report = Reporter.open(self.console, directory.metrics, run.state.metrics_offset, found.step, trackers)
         return found
 
@@ -383,7 +383,7 @@ class Trainer(Generic[C]):
             return
         for part in examples.parts:
             self.console.message(str(part.report))
-        self.console.message(f"{len(examples):,} examples, {self.run.max_steps:,} steps of {self.args.batch_size}.")
+        self.console.message(f"{counted(len(examples), 'example')}, {counted(self.run.max_steps, 'step')} of {self.args.batch_size}.")
         if not found.step and self.here.main:
             show_example(examples[0], self.processing_class, self.console.console, max_tokens=120)
 
@@ -391,7 +391,7 @@ class Trainer(Generic[C]):
         report = self.run.report
         offset = report.sync() if isinstance(report, Reporter) else 0
         limit, background = self.args.save_total_limit, self.args.save_async
-        with self.events.saving():
+        with self.events.saving(), self.console.aside("saving"):
             self.directory.save(self.run.state, self._identity, limit=limit, metrics_offset=offset, background=background)
 
     def _load_best(self, path: Path) -> None:
