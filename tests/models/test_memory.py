@@ -47,17 +47,14 @@ def estimate(policy, placement=None, **options):
     return estimate_memory(policy, SFTConfig(**options), placement or Placement(), row=64)
 
 
-def test_what_is_counted_from_shapes(monkeypatch):
+def test_what_is_counted_from_shapes():
     """AdamW holds two moments and a float32 step for each of the 21 tensors; SGD nothing; all gradients are below 32 MiB."""
-    monkeypatch.setattr("burnish.models.memory.onednn_is_exact", lambda: False)
     found = estimate(tiny_policy())
     assert (found.whole, found.gradients, found.holes, found.process) == (LLAMA, LLAMA, LLAMA, PROCESS["cpu"])
     assert found.weights - LLAMA == sum(4 * b.numel() for b in tiny_policy().buffers()) == 32
     assert found.optimizer == 2 * LLAMA + 4 * 21
     assert estimate(tiny_policy(), optim="sgd").optimizer == 0
     assert estimate(tiny_policy(compute=torch.bfloat16)).process == PROCESS["cpu"] + 64 * 2**20  # oneDNN's kernels
-    monkeypatch.setattr("burnish.models.memory.onednn_is_exact", lambda: True)
-    assert estimate(tiny_policy()).process == PROCESS["cpu"] + 64 * 2**20
     assert found.communication == 0
     assert "communication" not in found.rows(64)
 

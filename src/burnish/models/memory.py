@@ -25,7 +25,6 @@ from burnish.config.train import TrainConfig
 from burnish.models.load import Kind, ModelError, disable_dropout, load_skeleton
 from burnish.models.lora import add_adapter, lora_config
 from burnish.models.policy import Paths, Policy, TreeModel
-from burnish.models.products import onednn_is_exact
 from burnish.models.scorer import Scorer
 from burnish.models.trace import Held, TraceError, trace_microbatch, trace_optimizer
 from burnish.ops.logprobs import CHUNK_ELEMENTS
@@ -39,7 +38,7 @@ PROCESS = {"cpu": 430 * 2**20, "cuda": 512 * 2**20}
 MAPPED = 2**20
 """Blocks of the CPU's memory that are larger are given back as soon as they are freed; see `give_back_freed_blocks`."""
 KERNELS = 64
-"""Kernels that oneDNN keeps, of about a MiB each. It makes about fifteen for each length of a micro-batch that it multiplies."""
+"""Kernels that oneDNN keeps, of about a MiB each. It multiplies bfloat16, and makes about fifteen for each length of a micro-batch."""
 ROW = 1024
 """Tokens of the longest row, where nothing says it."""
 
@@ -158,7 +157,7 @@ def estimate_memory(policy: TreeModel, args: TrainConfig, placement: Placement, 
 
     return MemoryEstimate(
         whole=whole,
-        process=_process(kind, policy.compute_dtype or next(policy.parameters()).dtype),
+        process=PROCESS.get(kind, 0) + (KERNELS * 2**20 if (kind, policy.compute_dtype) == ("cpu", torch.bfloat16) else 0),
         weights=share(whole) + sum(map(_bytes, policy.buffers())),
         gradients=share(sum(map(_bytes, trained))),
         optimizer=share(state),
@@ -239,12 +238,6 @@ def _rule_of_thumb(policy: TreeModel, tokens: int, kind: str) -> Held:
     chunk = 2 * 4 * min(CHUNK_ELEMENTS.get(kind, 2**26), tokens * config["vocab_size"]) + 4 * config["vocab_size"] * hidden
     head = 0 if isinstance(policy, Scorer) else chunk
     return Held(saved=saved, head=saved + head, layers=saved + layer)
-
-
-def _process(kind: str, dtype: torch.dtype) -> int:
-    """What is held whatever the model, and the kernels of oneDNN where it multiplies."""
-    kernels = kind == "cpu" and (dtype == torch.bfloat16 or (dtype == torch.float32 and onednn_is_exact()))
-    return PROCESS.get(kind, 0) + (KERNELS * 2**20 if kernels else 0)
 
 
 def give_back_freed_blocks() -> None:

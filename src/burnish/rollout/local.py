@@ -28,7 +28,6 @@ from burnish.models.head import head_of
 from burnish.models.memory import device_memory
 from burnish.models.plain_decoding import PlainDecoder
 from burnish.models.policy import Policy
-from burnish.models.products import float32_products
 from burnish.ops.logprobs import CHUNK_ELEMENTS, head_logits
 from burnish.ops.sampling import Draw, draw
 from burnish.rollout.lanes import dealt, in_lanes, lanes_of
@@ -82,7 +81,7 @@ class LocalSampler:
                 run.add(share)
             with in_lanes(len(runs)) as together:
                 while busy := [run for run in runs if run.busy]:
-                    with _evaluating(self.policy), _casts_kept(self.policy), float32_products():
+                    with _evaluating(self.policy), _casts_kept(self.policy):
                         ended = together([partial(run.burst, len(runs) == 1) for run in busy])
                     for run, completions in zip(busy, ended, strict=True):
                         for completion in completions:

@@ -14,7 +14,6 @@ from burnish.data.known_logps import KnownLogps, example_key
 from burnish.data.spread import spread
 from burnish.distributed.launch import Launch, barrier, gather
 from burnish.models.load import ModelError, load_tokenizer
-from burnish.models.products import float32_products
 from burnish.models.reference import Reference, WantedReference
 from burnish.trainer.trainer import Trainer
 from burnish.types import Example
@@ -78,7 +77,6 @@ class ReferenceTrainer(Trainer[C]):
         return super().evaluate(eval_dataset)
 
 
-@float32_products()
 def compute_missing(reference: Reference, examples: Iterable[Example], known: KnownLogps, max_tokens: int, here: Launch) -> tuple[int, int]:
     """Adds to `known` what it lacks, block by block; returns how many examples there are, and for how many it was. Call on every rank.
 

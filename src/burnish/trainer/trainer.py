@@ -41,7 +41,6 @@ from burnish.models.load import adapt_tokenizer, load_tokenizer, stop_token_ids
 from burnish.models.memory import Placement, estimate_memory, microbatch_tokens
 from burnish.models.optimizer import check_own, from_config, make_schedule
 from burnish.models.policy import TreeModel
-from burnish.models.products import float32_products
 from burnish.models.reference import WantedReference
 from burnish.models.start import Started, start_policy
 from burnish.report.console import Console, counted
@@ -210,7 +209,6 @@ class Trainer(Generic[C]):
         loss = sum(losses) / max(1, len(losses))
         return TrainOutput(self.state.global_step, loss, {"train_loss": loss, **(self.state.log_history[-1] if losses else {})})
 
-    @float32_products()
     def _train(self, wanted: str) -> None:
         run, say = self.run, self.console.message
         try:
@@ -230,7 +228,6 @@ class Trainer(Generic[C]):
             run.report = Reporter(self.console)
         run.signals.leave(self.console.warn, f"after step {self.state.global_step} of {run.max_steps}; {self.directory.last_good()}")
 
-    @float32_products()
     def evaluate(self, eval_dataset: Any = None) -> dict[str, float]:
         """Metrics over `eval_dataset`, or over the trainer's own sets."""
         self.prepare_to_run()
