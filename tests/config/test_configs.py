@@ -121,7 +121,6 @@ def test_model_refusals(said, sentence):
 SIZE = "test_split_size must be an integer of at least 1, a number above 0 and below 1, or None"
 DATA_REFUSALS = [
     ({"dataset_name": "a", "datasets": [{"path": "b"}]}, "dataset_name and datasets both say what to train on; give one of them."),
-    ({"datasets": []}, "datasets is an empty list; name at least one source by its path."),
     ({"datasets": [{"path": "b", "weight": 0}]}, "weight must be a number above 0, not 0."),
     (
         {"datasets": [{"path": "b"}], "dataset_train_split": "a"},
