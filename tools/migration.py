@@ -171,6 +171,19 @@ def make_shared() -> str:
     return table(("option", "TRL's default", "here"), out)
 
 
+def make_defaults() -> str:
+    """Where a default is another one."""
+    trl, rows = recorded()["configs"], dict[tuple[str, str, str, str], list[str]]()
+    for name in (*(f"{method}Config" for method in METHODS), *OTHERS):
+        for option, default in trl[name].items():
+            one = row(config_of(name), option, default)
+            if found := re.fullmatch(r"the same; its default is (`.*?`): (.*)", one.here):
+                rows.setdefault((one.option, one.default, found[1], found[2]), []).append(name.removesuffix("Config"))
+    head = ("option", "of", "TRL 1.16", "here", "why")
+    whose = {key: "all" if len(names) == len(METHODS) else ", ".join(names) for key, names in rows.items()}
+    return table(head, ((key[0], whose[key], *key[1:]) for key in rows))
+
+
 def make_own(name: str) -> str:
     """Options that TRL's class has beside those of transformers.TrainingArguments."""
     trl = recorded()
@@ -183,13 +196,14 @@ def make_older() -> str:
     """Spellings that TRL 1.16 has no more."""
     trl = recorded()
     rows: dict[tuple[str, str], list[str]] = {}
-    for name in (*(f"{method}Config" for method in METHODS), "ModelConfig"):
+    everything = {option for defaults in trl["configs"].values() for option in defaults}
+    for name in (*(f"{method}Config" for method in METHODS), "BCOConfig", "PRMConfig", "ModelConfig"):
         cls = config_of(name)
         for old, rule in rules(cls).items():
-            if old not in trl["configs"][name] and old not in options(cls):
+            if old not in trl["configs"].get(name, everything) and old not in options(cls):
                 default = rule.unset[0] if rule.unset else None
                 rows.setdefault((code(old), becomes(cls, old, default, rule)), []).append(name.removesuffix("Config"))
-    everywhere = len(METHODS)
+    everywhere = len(METHODS) + 2
     return table(
         ("option", "of", "here"),
         ((option, "all" if len(whose) == everywhere else ", ".join(whose), here) for (option, here), whose in rows.items()),
@@ -287,6 +301,7 @@ def make_names() -> str:
 
 
 MAKERS: dict[str, Callable[[], str]] = {
+    "defaults": make_defaults,
     "shared": make_shared,
     **{name: (lambda name=name: make_own(name)) for name in (*(f"{method}Config" for method in METHODS), *OTHERS)},
     "values": make_values,

@@ -21,7 +21,8 @@ EXPERIMENTAL = ("CPO", "ORPO")
 OTHER_CONFIGS = {"ModelConfig": "trl", "ScriptArguments": "trl", "DatasetMixtureConfig": "trl", "DatasetConfig": "trl.scripts.utils"}
 TOLD = {
     "DPOConfig": {
-        "loss_type": "sigmoid sigmoid_norm hinge ipo exo_pair nca_pair robust bco_pair sppo_hard aot aot_unpaired apo_zero apo_down discopop sft",
+        "loss_type": "sigmoid sigmoid_norm hinge ipo exo_pair nca_pair robust bco_pair sppo_hard aot aot_unpaired apo_zero apo_down "
+        "discopop sft",
         "f_divergence_type": "reverse_kl forward_kl js_divergence alpha_divergence",
     },
     "GRPOConfig": {
@@ -77,7 +78,9 @@ def enumerated() -> dict[str, list[str]]:
 
 def chosen(cls: type) -> dict[str, list[str]]:
     """Option → its values, where the class says them."""
-    return {field.name: [plain(one) for one in field.metadata["choices"]] for field in dataclasses.fields(cls) if "choices" in field.metadata}
+    return {
+        field.name: [plain(one) for one in field.metadata["choices"]] for field in dataclasses.fields(cls) if "choices" in field.metadata
+    }
 
 
 def values_of(cls: type) -> dict[str, list[str]]:

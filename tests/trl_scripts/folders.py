@@ -31,12 +31,18 @@ def with_burnish(script: str) -> str:
     return re.sub(r"^from trl(?=[. ])", "from burnish", script, flags=re.MULTILINE)
 
 
-def teach(folder: Path, steps: int = 60) -> Path:
+def boxed(count: int) -> list[dict[str, Any]]:
+    """Sums whose answers stand in a box, as mathematical rewards read them."""
+    rows = make_rows(count, seed=0, split="train")
+    return [{"messages": [row["messages"][0], {"role": "assistant", "content": f"$\\boxed{{{row['answer']}}}$"}]} for row in rows]
+
+
+def teach(folder: Path, steps: int = 64) -> Path:
     """The embedded model, so far that it ends its answers, and that some answers to these rows are right."""
     from burnish import SFTConfig, SFTTrainer
 
     args = SFTConfig(output_dir=str(folder), max_steps=steps, learning_rate=3e-3, save_strategy="no", disable_tqdm=True)
-    trainer = SFTTrainer(str(load_path()), args, train_dataset=make_rows(PROMPTS, seed=0, split="train"))
+    trainer = SFTTrainer(str(load_path()), args, train_dataset=boxed(PROMPTS))
     trainer.train()
     trainer.save_model()
     return folder
@@ -68,7 +74,9 @@ def make_adapter(folder: Path, base: Path) -> None:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
+    model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(base), LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
+    )
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(base).save_pretrained(folder)
 

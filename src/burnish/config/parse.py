@@ -75,7 +75,9 @@ def _moved(model: ModelConfig, args: L) -> tuple[ModelConfig, L]:
         moved["dtype"] = str(moved["dtype"]).removeprefix("torch.")
     for option, value in moved.items():
         if model.changed(option) and vars(model)[option] != value:
-            raise ConfigError(f"{option} is {vars(model)[option]!r} in model_config and {value!r} in model_init_kwargs; say it in one of them.")
+            raise ConfigError(
+                f"{option} is {vars(model)[option]!r} in model_config and {value!r} in model_init_kwargs; say it in one of them."
+            )
     rest = {name: value for name, value in given.items() if name not in MOVED}
     return replace(model, **moved), replace(args, model_init_kwargs=rest or None)
 

@@ -176,6 +176,7 @@ PLACE = "the device is chosen by what is visible; set CUDA_VISIBLE_DEVICES='' to
 CHECKPOINTING = "activations are always recomputed without re-entrance; leave it out"
 BALANCED = "micro-batches are filled by max_tokens_per_microbatch, whatever the lengths of rows; use 'random'"
 OPTIMIZERS = ("adamw", "adafactor", "sgd", "muon")
+BY_METRIC = "it needs a metric at every step, which the loop has not; choose a schedule of the step's number"
 OWN_SCHEDULE = "build the schedule yourself and pass it to the trainer as optimizers=(optimizer, scheduler)"
 SAVE_BEST = "use 'steps' or 'epoch' with load_best_model_at_end; save_total_limit keeps the best checkpoint and the last"
 OWN_OPTIMIZER = "build the optimizer yourself and pass it to the trainer as optimizers=(optimizer, scheduler)"
@@ -217,7 +218,8 @@ RENAMED: dict[str, dict[str, Rule]] = {
         # optimizer and schedule
         "optim": becomes("optim", _optimizer),
         "lr_scheduler_type": refusing(
-            "lr_scheduler_type", dict.fromkeys(("reduce_lr_on_plateau", "cosine_warmup_with_min_lr", "greedy"), OWN_SCHEDULE)
+            "lr_scheduler_type",
+            {"cosine_warmup_with_min_lr": OWN_SCHEDULE, **dict.fromkeys(("reduce_lr_on_plateau", "greedy"), BY_METRIC)},
         ),
         "optim_args": becomes("optim_args", _key_values),
         "optim_target_modules": only(None, instead=OWN_OPTIMIZER),
@@ -242,7 +244,8 @@ RENAMED: dict[str, dict[str, Rule]] = {
         "group_by_length": only(False, instead="nothing is padded, so lengths need no grouping; leave it out"),
         "length_column_name": only("length", instead="lengths are counted, not read from a column; leave it out"),
         "train_sampling_strategy": refusing(
-            "train_sampling_strategy", {
+            "train_sampling_strategy",
+            {
                 "group_by_length": "nothing is padded, so lengths need no grouping; use 'random'",
                 "batch_rebalance": BALANCED,
             },
