@@ -374,12 +374,13 @@ REFUSED = [
     ({"logging_strategy": "epoch"}, "logging_strategy='epoch' is refused: give logging_steps, the number of steps between two lines."),
     (
         {"optim": "paged_adamw_8bit"},
-        "optim='paged_adamw_8bit' is refused: there are adamw, adafactor, sgd, muon; for another one, build the optimizer yourself and pass it "
-        "to the trainer as optimizers=(optimizer, scheduler).",
+        "optim='paged_adamw_8bit' is refused: there are adamw, adafactor, sgd, muon; for another one, build the optimizer yourself and "
+        "pass it to the trainer as optimizers=(optimizer, scheduler).",
     ),
     (
         {"lr_scheduler_type": "greedy"},
-        "lr_scheduler_type='greedy' is refused: it needs a metric at every step, which the loop has not; choose a schedule of the step's number.",
+        "lr_scheduler_type='greedy' is refused: it needs a metric at every step, which the loop has not; choose a schedule of the step's "
+        "number.",
     ),
     (
         {"train_sampling_strategy": "group_by_length"},
@@ -387,8 +388,8 @@ REFUSED = [
     ),
     (
         {"save_strategy": "best"},
-        "save_strategy='best' is refused: use 'steps' or 'epoch' with load_best_model_at_end; save_total_limit keeps the best checkpoint and "
-        "the last.",
+        "save_strategy='best' is refused: use 'steps' or 'epoch' with load_best_model_at_end; save_total_limit keeps the best checkpoint "
+        "and the last.",
     ),
     ({"optim_args": "abc"}, "optim_args must be a mapping or None, not 'abc'."),
 ]

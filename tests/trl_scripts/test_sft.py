@@ -1,11 +1,13 @@
 """TRL's scripts of supervised fine-tuning, with their import lines changed. Rows and batches of 8, so three epochs are three steps."""
 
+import shutil
 from math import log
 from pathlib import Path
 
 import pytest
 from transformers import AutoModelForCausalLM
 
+from burnish.checkpoint.files import CheckpointError
 from tests.trl_scripts.running import run
 from tests.trl_scripts.scripts import SFT
 
@@ -23,18 +25,32 @@ def test_sft(name, here):
     assert (Path(trainer.args.output_dir) / kind).is_file()
 
 
+def last_lines(*names: str) -> list[dict[str, float]]:
+    """Of runs that each begin anew."""
+    lines = []
+    for name in names:
+        shutil.rmtree("runs", ignore_errors=True)
+        lines.append(run(SFT[name]).state.log_history[-1])
+    return lines
+
+
 def test_two_of_them_are_one_run(here):
     """Packing changes nothing, nor do eight rows of one device each: the losses are the same to the bit."""
-    losses = [run(SFT[name]).state.log_history[-1]["loss"] for name in ("sft_trainer, Packing", "quickstart, Out of Memory?")]
-    assert losses[0] == losses[1]
+    packed, accumulated = last_lines("sft_trainer, Packing", "quickstart, Out of Memory?")
+    assert packed["loss"] == accumulated["loss"]
 
 
 def test_what_is_trained_differs_where_the_script_says_so(here):
-    whole, assistant = (
-        run(SFT[name]).state.log_history[-1] for name in ("sft_trainer, Packing", "sft_trainer, Train on assistant messages only")
-    )
+    whole, assistant = last_lines("sft_trainer, Packing", "sft_trainer, Train on assistant messages only")
     assert whole["num_tokens"] == assistant["num_tokens"]
     assert whole["loss"] != assistant["loss"]
+
+
+def test_two_scripts_without_an_output_dir_do_not_share_one(here):
+    """TRL would write the second run over the first."""
+    run(SFT["sft_trainer, Packing"])
+    with pytest.raises(CheckpointError, match=r"runs/sft/checkpoint-3 belongs to another run \(assistant_only_loss is 'False' there"):
+        run(SFT["sft_trainer, Train on assistant messages only"])
 
 
 def test_the_model_that_is_saved_is_the_model_that_was_trained(here):
