@@ -1,4 +1,4 @@
-"""The tables of docs/migrate-from-trl.md: every option, argument, method and name of TRL 1.16 is in them, and none is left without words."""
+"""The tables of docs/migrate-from-trl.md: every option, argument, method and name of TRL 1.16 is in them, none without words."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_the_scripts_that_are_listed_are_those_that_are_run():
         (
             "gradient_checkpointing",
             True,
-            "the same; its default is `False`: it costs about a third more time; `burnish inspect` says what memory",
+            "the same; its default is `False`: it costs about a third more time; `burnish inspect` says what",
         ),
         ("bf16", None, "`bf16=True` is `compute_dtype='bfloat16'`"),
         ("packing", False, "taken, and changes nothing: nothing is ever padded"),
