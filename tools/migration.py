@@ -37,7 +37,7 @@ WHY = {
     "gradient_checkpointing": "it costs about a third more time; `burnish inspect` says what memory a run needs",
     "truncation_mode": "a row that is cut has lost its end-of-sequence token; both are counted",
     "train_sampling_strategy": "KTO's reference point is taken over the whole step, in any order",
-    "epsilon": "the clip of each loss's own paper, which is 0.2 for most",
+    "epsilon": "as in the paper of the loss: 0.2, but for `gspo` and `gmpo`",
     "importance_sampling_level": "tokens, or the sequence where the loss is of sequences",
     "dtype": "for training, float32 as well",
     "dataset_test_split": "nothing is evaluated that was not asked for",

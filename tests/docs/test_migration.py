@@ -80,6 +80,13 @@ def test_each_kind_of_row(migration, name, default, here):
     assert migration.row(SFTConfig, name, default).here.startswith(here)
 
 
+def test_every_default_of_trl_said_at_once_is_taken(migration):
+    """As a script that writes out all of them: nothing is refused, for having no effect beside another one either."""
+    for name, defaults in migration.recorded()["configs"].items():
+        if name != "DatasetConfig":  # which needs a path
+            assert migration.config_of(name)(**defaults)
+
+
 def test_an_option_without_words_stops_the_tool(migration):
     with pytest.raises(SystemExit, match="SFTConfig knows nothing of TRL's new_in_trl; give it a line in src/burnish/config/renamed.py"):
         migration.row(SFTConfig, "new_in_trl", 1)
