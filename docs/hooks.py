@@ -13,18 +13,15 @@ import pkgutil
 import re
 import textwrap
 import tomllib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
 from burnish.checkpoint.continued import FREE
 from burnish.cli import main as cli
-from burnish.config.arguments import INSTEAD
 from burnish.config.base import Option, options
 from burnish.config.data import DatasetSource
-from burnish.config.renamed import Rule
-from burnish.config.renamed_online import SPELLINGS
 from burnish.config.sft import SFTConfig
 from burnish.config.values import describe
 
@@ -111,35 +108,6 @@ def own_options(cls: type) -> str:
     return options_table({name: options(cls)[name] for name in inspect.get_annotations(cls) if name in options(cls)})
 
 
-def rules() -> Iterator[tuple[str, Rule]]:
-    return ((name, rule) for inside in SPELLINGS.values() for name, rule in inside.items())
-
-
-def make_renamed() -> str:
-    """Old spellings that mean an option of another name."""
-    rows = ((code(name), code(rule.new)) for name, rule in rules() if rule.new and rule.new != name)
-    return table(("TRL, transformers", "here"), rows)
-
-
-def make_harmless() -> str:
-    """Old spellings that are taken and cannot change what is trained."""
-    rows = ((code(name), cell(rule.note)) for name, rule in rules() if rule.note and not rule.new and not rule.instead)
-    return table(("TRL, transformers", "why it changes nothing"), rows)
-
-
-def make_refused() -> str:
-    """Old spellings that are refused, but for the values that ask for nothing."""
-    return table(
-        ("TRL, transformers", "taken at", "otherwise"),
-        ((code(name), ", ".join(map(code, rule.unset)), cell(rule.instead)) for name, rule in rules() if rule.instead),
-    )
-
-
-def make_arguments() -> str:
-    """Arguments of other libraries' trainers."""
-    return table(("argument", "instead"), ((code(name), cell(instead)) for name, instead in INSTEAD.items()))
-
-
 def make_experimental() -> str:
     """Every entry: what its STATUS.toml says, its own page, and its options."""
     import burnish.experimental as incubator
@@ -194,10 +162,6 @@ def make_api(*names: str) -> str:
 MAKERS: dict[str, Callable[..., str]] = {
     "options": make_options,
     "class": make_class,
-    "renamed": make_renamed,
-    "harmless": make_harmless,
-    "refused": make_refused,
-    "arguments": make_arguments,
     "experimental": make_experimental,
     "free": make_free,
     "code": make_code,

@@ -1,4 +1,4 @@
-"""The table of methods in README.md and docs/methods.md, made from the source.
+"""The table of methods in README.md and docs/methods.md, and the tables of docs/migrate-from-trl.md, made from the source.
 
 python tools/tables.py            compares; exits with 1 where a page is not as the source has it
 python tools/tables.py --record   writes it anew
@@ -13,6 +13,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import migration
 from status import entry_folders
 
 ROOT = Path(__file__).parents[1]
@@ -75,24 +76,28 @@ def _link(about: Path, page: Path) -> str:
     return f"[{about.name}]({there})"
 
 
+def page_of_methods(root: Path, name: str, text: str) -> str:
+    found = TABLE.search(text)
+    if found is None:
+        raise SystemExit(f"{name}: has no table of methods any more; put back its head, {HEAD_LINE.strip()}, and a row.")
+    return f"{text[: found.start()]}{methods(root, root / name)}{text[found.end() :]}"
+
+
 def main(arguments: list[str]) -> int:
     said = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     said.add_argument("--record", action="store_true")
     said.add_argument("--root", type=Path, default=ROOT)
     given = said.parse_args(arguments)
     stale = 0
-    for name in PAGES:
+    for name in (*PAGES, migration.PAGE):
         page = given.root / name
         text = page.read_text(encoding="utf-8")
-        found = TABLE.search(text)
-        if found is None:
-            raise SystemExit(f"{name}: has no table of methods any more; put back its head, {HEAD_LINE.strip()}, and a row.")
-        made = methods(given.root, page)
-        wanted = f"{text[: found.start()]}{made}{text[found.end() :]}"
+        wanted = migration.made(text) if name == migration.PAGE else page_of_methods(given.root, name, text)
         if given.record:
             page.write_text(wanted, encoding="utf-8")
         elif text != wanted:
-            print(f"{name}: its table of methods is not what the source says; run `make api` and commit the page.")
+            what = "tables are" if name == migration.PAGE else "table of methods is"
+            print(f"{name}: its {what} not what the source says; run `make api` and commit the page.")
             stale += 1
     return 1 if stale else 0
 

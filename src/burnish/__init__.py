@@ -2,6 +2,7 @@
 
 import lazy_loader as lazy
 
+from burnish.config.arguments import with_doors
 from burnish.deprecated import with_old_names
 
 __version__ = "0.1.0"
@@ -38,4 +39,4 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "types": ["Branch", "Example", "LossOut", "Segment", "Sum", "TokenOutputs", "TokenTree"],
     },
 )
-__getattr__ = with_old_names(__getattr__)
+__getattr__ = with_doors(with_old_names(__getattr__))

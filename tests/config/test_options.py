@@ -105,8 +105,9 @@ def test_options_have_names():
 
 def test_a_configuration_is_frozen_and_survives_copying():
     made = SFTConfig(learning_rate=1e-3, packing=True)
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(ConfigError) as refusal:
         made.learning_rate = 1.0
+    assert str(refusal.value) == "SFTConfig is checked as a whole and then stays as it is; say learning_rate=1.0 where it is made."
     for other in (copy.deepcopy(made), pickle.loads(pickle.dumps(made)), dataclasses.replace(made)):
         assert other == made
         assert other.notes == made.notes

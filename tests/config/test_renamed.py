@@ -290,6 +290,9 @@ NOTED = [
         {"pad_token": "<pad>"},
         f"pad_token='<pad>' changes nothing: {ALONE}.",
     ),
+    ({"use_liger_kernel": True}, "use_liger_kernel=True changes nothing: the logits are never stored."),
+    ({"torch_compile": True}, "torch_compile=True changes nothing: the model is not compiled."),
+    ({"logging_dir": "logs"}, "logging_dir='logs' changes nothing: metrics are written into output_dir."),
 ]
 
 
@@ -302,6 +305,13 @@ def test_what_could_only_change_speed_or_memory_is_taken_with_a_note(said, note)
 
 def test_the_task_type_is_the_method_s():
     assert ModelConfig(lora_task_type="SEQ_CLS").notes == ("lora_task_type='SEQ_CLS' changes nothing: the method knows its task type.",)
+
+
+def test_every_default_of_the_mixture_is_taken():
+    assert DataConfig(dataset_name="a", datasets=[], streaming=False, test_split_size=None) == DataConfig(dataset_name="a")
+    assert DataConfig(dataset_name="a", streaming=True).dataset_streaming
+    with pytest.raises(ConfigError, match="fraction=0.5 is refused: use weight, the source's share of the mixture"):
+        DataConfig(datasets=[{"path": "a", "fraction": 0.5}])
 
 
 def test_other_attention_kernels_are_taken_with_a_note():
@@ -365,7 +375,25 @@ REFUSED = [
     ({"use_cpu": True}, "use_cpu=True is refused: the device is chosen by what is visible; set CUDA_VISIBLE_DEVICES='' to use the CPU."),
     ({"data_seed": 1}, "data_seed=1 is refused: the order of the data follows seed."),
     ({"logging_strategy": "epoch"}, "logging_strategy='epoch' is refused: give logging_steps, the number of steps between two lines."),
-    ({"optim": "paged_adamw_8bit"}, "optim must be 'adamw', 'adafactor', 'sgd' or 'muon', not 'paged_adamw_8bit'."),
+    (
+        {"optim": "paged_adamw_8bit"},
+        "optim='paged_adamw_8bit' is refused: there are adamw, adafactor, sgd, muon; for another one, build the optimizer yourself and "
+        "pass it to the trainer as optimizers=(optimizer, scheduler).",
+    ),
+    (
+        {"lr_scheduler_type": "greedy"},
+        "lr_scheduler_type='greedy' is refused: it needs a metric at every step, which the loop has not; choose a schedule of the step's "
+        "number.",
+    ),
+    (
+        {"train_sampling_strategy": "group_by_length"},
+        "train_sampling_strategy='group_by_length' is refused: nothing is padded, so lengths need no grouping; use 'random'.",
+    ),
+    (
+        {"save_strategy": "best"},
+        "save_strategy='best' is refused: use 'steps' or 'epoch' with load_best_model_at_end; save_total_limit keeps the best checkpoint "
+        "and the last.",
+    ),
     ({"optim_args": "abc"}, "optim_args must be a mapping or None, not 'abc'."),
 ]
 

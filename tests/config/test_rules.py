@@ -2,7 +2,7 @@
 
 import pytest
 
-from burnish.config import BCOConfig, DataConfig, DPOConfig, GRPOConfig, ModelConfig, RLOOConfig, SFTConfig
+from burnish.config import BCOConfig, DataConfig, DatasetSource, DPOConfig, GRPOConfig, ModelConfig, RLOOConfig, SFTConfig
 from burnish.config.base import options
 from burnish.config.renamed import Rule
 from burnish.config.renamed_online import SPELLINGS
@@ -11,6 +11,7 @@ CLASSES = {
     **dict.fromkeys(("LoadConfig", "TrainConfig", "RowsConfig", "SFTConfig"), SFTConfig),
     "ModelConfig": ModelConfig,
     "DataConfig": DataConfig,
+    "DatasetSource": DatasetSource,
     **dict.fromkeys(("ReferenceConfig", "KnownReferenceConfig", "DPOConfig"), DPOConfig),
     "BCOConfig": BCOConfig,
     **dict.fromkeys(("OnlineConfig", "VLLMConfig", "GRPOConfig"), GRPOConfig),

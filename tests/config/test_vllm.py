@@ -65,3 +65,9 @@ def test_what_trl_says_of_a_server():
         GRPOConfig(use_vllm=True, vllm_mode="colocate")
     with pytest.raises(ConfigError, match=r"vllm_tensor_parallel_size=2 is refused: say it to the server: --tensor-parallel-size"):
         GRPOConfig(use_vllm=True, vllm_tensor_parallel_size=2)
+
+
+def test_where_vllm_is_not_used_trl_s_defaults_say_nothing():
+    """`0.0.0.0` is where TRL's server listens."""
+    assert GRPOConfig(vllm_mode="colocate", vllm_server_host="0.0.0.0") == GRPOConfig()
+    assert GRPOConfig(use_vllm=True, vllm_mode="server", vllm_server_host="0.0.0.0").vllm_url == "http://127.0.0.1:8000"

@@ -67,8 +67,8 @@ def blocks(page: Path) -> Iterator[Block]:
 
 
 def prose(page: Path) -> str:
-    """The page without its blocks and comments."""
-    return re.sub(r"<!--[\s\S]*?-->", "", BLOCK.sub("", page.read_text(encoding="utf-8")))
+    """The page without its blocks, its comments and the tables that a tool has made."""
+    return re.sub(r"<!-- made: [\s\S]*?<!-- end -->|<!--[\s\S]*?-->", "", BLOCK.sub("", page.read_text(encoding="utf-8")))
 
 
 def commands(block: Block) -> list[list[str]]:

@@ -139,7 +139,11 @@ def config(cls: type[C]) -> type[C]:
         settled, more = translate(cls, said)
         plain(self, **settled, notes=tuple(dict.fromkeys(notes + more)))
 
+    def keep(self: C, name: str, value: Any) -> None:
+        raise ConfigError(f"{cls.__name__} is checked as a whole and then stays as it is; say {name}={value!r} where it is made.")
+
     cls.__init__ = init  # type: ignore[method-assign, assignment]
+    cls.__setattr__ = keep  # type: ignore[method-assign, assignment]
     return cls
 
 

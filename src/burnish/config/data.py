@@ -36,8 +36,6 @@ class DataConfig(Config):
     def __post_init__(self) -> None:
         if self.dataset_name is not None and self.datasets:
             raise ConfigError("dataset_name and datasets both say what to train on; give one of them.")
-        if self.datasets is not None and not self.datasets:
-            raise ConfigError("datasets is an empty list; name at least one source by its path.")
         single = self.changed("dataset_config", "dataset_train_split")
         if self.datasets and single:
             raise ConfigError(f"{single[0]} has no effect on datasets; say name and split for each source of the mixture.")

@@ -13,6 +13,9 @@ SAID_ELSEWHERE = {
     "quantization_config": "load_in_4bit or load_in_8bit",
 }
 
+MOVED = {"torch_dtype": "dtype", "dtype": "dtype", "revision": "model_revision", "attn_implementation": "attn_implementation"}
+"""Arguments of `from_pretrained` that a trainer's configuration may hold in `model_init_kwargs` → the model's option."""
+
 
 @config
 class LoadConfig(Config):

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from burnish.config.base import Config, options, rules, settle, unknown
 from burnish.config.flags import read_flags
-from burnish.config.model import LoadConfig, ModelConfig
+from burnish.config.model import MOVED, LoadConfig, ModelConfig
 from burnish.config.values import ConfigError
 
 T = TypeVar("T")
@@ -54,6 +54,7 @@ def to_dict(*configs: Config) -> dict[str, Any]:
 
 def agree(model: ModelConfig, args: L) -> tuple[ModelConfig, L]:
     """Both, with every option of `LoadConfig` as either of them says it. Raises ConfigError where they say different things."""
+    model, args = _moved(model, args)
     said: dict[str, Any] = {}
     for name, one in options(LoadConfig).items():
         here, there = vars(model)[name], vars(args)[name]
@@ -62,6 +63,23 @@ def agree(model: ModelConfig, args: L) -> tuple[ModelConfig, L]:
         said[name] = there if here == one.default else here
     changed = {name: value for name, value in said.items() if value != vars(args)[name]}
     return replace(model, **said), replace(args, **changed) if changed else args
+
+
+def _moved(model: ModelConfig, args: L) -> tuple[ModelConfig, L]:
+    """Both, with what `args.model_init_kwargs` says of the model as its own options: a TRL script has no other place to say it."""
+    given = args.model_init_kwargs or {}
+    moved = {option: given[name] for name, option in MOVED.items() if given.get(name) is not None}
+    if not set(given) & set(MOVED):
+        return model, args
+    if "dtype" in moved:
+        moved["dtype"] = str(moved["dtype"]).removeprefix("torch.")
+    for option, value in moved.items():
+        if model.changed(option) and vars(model)[option] != value:
+            raise ConfigError(
+                f"{option} is {vars(model)[option]!r} in model_config and {value!r} in model_init_kwargs; say it in one of them."
+            )
+    rest = {name: value for name, value in given.items() if name not in MOVED}
+    return replace(model, **moved), replace(args, model_init_kwargs=rest or None)
 
 
 def dump_yaml(*configs: Config) -> str:

@@ -136,6 +136,26 @@ def _losses(value: Any) -> Any:
     return "aot" if value == "aot_pair" else value
 
 
+def refusing(new: str, instead: Mapping[Any, str]) -> Rule:
+    """The option of that name, with some of its values refused in a sentence of their own."""
+
+    def how(value: Any) -> Any:
+        if isinstance(value, str) and value in instead:
+            raise ConfigError(f"{new}={value!r} is refused: {instead[value]}.")
+        return value
+
+    return Rule(new=new, how=how)
+
+
+def _optimizer(value: Any) -> Any:
+    """transformers has forty; each that is not here has the same cure."""
+    if value in ("adamw_torch", "adamw_torch_fused"):
+        return "adamw"
+    if isinstance(value, str) and value not in OPTIMIZERS:
+        raise ConfigError(f"optim={value!r} is refused: there are {', '.join(OPTIMIZERS)}; for another one, {OWN_OPTIMIZER}.")
+    return value
+
+
 def _share(ratio: Any) -> Any:
     if isinstance(ratio, int | float) and not isinstance(ratio, bool) and 0 <= ratio < 1:
         return ratio
@@ -147,6 +167,8 @@ PACKED = f"{NO_PADDING}; batch_size counts examples, not packed rows"
 NO_LOADER = "there is no data loader; rows are tokenised ahead, by dataset_num_proc processes"
 WHOLE_ROWS = "prompts and completions are not cut apart from each other; use max_length, which bounds both together, and truncation_mode"
 NO_STORED_LOGITS = "the logits are never stored"
+NOT_COMPILED = "the model is not compiled"
+LEVEL = "what a run says does not go through logging; other libraries' levels are set with Python's logging"
 NO_UDM = "answers are not weighed by the density of their prompts; weigh or select rows beforehand"
 BUDGET = "evaluation fills micro-batches by max_tokens_per_microbatch"
 NO_LOGITS = "the logits are never stored, so there is nothing to save"
@@ -156,6 +178,11 @@ TRANSPORT = "how processes talk to each other is not an option; leave it out"
 FULL_EVAL = "evaluation runs as training does; use compute_dtype"
 PLACE = "the device is chosen by what is visible; set CUDA_VISIBLE_DEVICES='' to use the CPU"
 CHECKPOINTING = "activations are always recomputed without re-entrance; leave it out"
+BALANCED = "micro-batches are filled by max_tokens_per_microbatch, whatever the lengths of rows; use 'random'"
+OPTIMIZERS = ("adamw", "adafactor", "sgd", "muon")
+BY_METRIC = "it needs a metric at every step, which the loop has not; choose a schedule of the step's number"
+OWN_SCHEDULE = "build the schedule yourself and pass it to the trainer as optimizers=(optimizer, scheduler)"
+SAVE_BEST = "use 'steps' or 'epoch' with load_best_model_at_end; save_total_limit keeps the best checkpoint and the last"
 OWN_OPTIMIZER = "build the optimizer yourself and pass it to the trainer as optimizers=(optimizer, scheduler)"
 EVERY_N = "give logging_steps, the number of steps between two lines"
 
@@ -175,6 +202,12 @@ RENAMED: dict[str, dict[str, Rule]] = {
     },
     "DataConfig": {
         "ignore_bias_buffers": only(False, instead="there is nothing to ignore; leave it out"),
+        "streaming": becomes("dataset_streaming", unset=(False,)),
+        "datasets": becomes("datasets", unset=([],)),
+    },
+    "DatasetSource": {
+        **dict.fromkeys(("data_dir", "data_files"), only(None, instead="give the file or the folder as path")),
+        "fraction": only(None, instead="use weight, the source's share of the mixture"),
     },
     "TrainConfig": {
         # how much at a time
@@ -187,7 +220,11 @@ RENAMED: dict[str, dict[str, Rule]] = {
         "average_tokens_across_devices": only(True, instead="the loss is always divided by the trained tokens of all devices"),
         "max_grad_norm": becomes("max_grad_norm", {None: 0.0}),
         # optimizer and schedule
-        "optim": becomes("optim", {"adamw_torch": "adamw", "adamw_torch_fused": "adamw"}),
+        "optim": becomes("optim", _optimizer),
+        "lr_scheduler_type": refusing(
+            "lr_scheduler_type",
+            {"cosine_warmup_with_min_lr": OWN_SCHEDULE, **dict.fromkeys(("reduce_lr_on_plateau", "greedy"), BY_METRIC)},
+        ),
         "optim_args": becomes("optim_args", _key_values),
         "optim_target_modules": only(None, instead=OWN_OPTIMIZER),
         "warmup_ratio": becomes("warmup_steps", _share, unset=(None, 0)),
@@ -199,17 +236,24 @@ RENAMED: dict[str, dict[str, Rule]] = {
         "gradient_checkpointing_kwargs": only(None, {}, {"use_reentrant": False}, instead=CHECKPOINTING),
         "activation_checkpointing_kwargs": only(None, {}, {"use_reentrant": False}, instead=CHECKPOINTING),
         "activation_offloading": only(False, instead="use gradient_checkpointing, or a smaller max_tokens_per_microbatch"),
-        "torch_empty_cache_steps": only(None, instead="use a smaller max_tokens_per_microbatch to bound the memory"),
-        "torch_compile": only(False, None, instead="the model is not compiled; leave it out"),
-        "torch_compile_backend": only(None, instead="the model is not compiled; leave it out"),
-        "torch_compile_mode": only(None, instead="the model is not compiled; leave it out"),
-        "use_liger_kernel": only(False, instead="the logits are never stored, which is most of what it saves; leave it out"),
-        "liger_kernel_config": only(None, instead="the logits are never stored, which is most of what it saves; leave it out"),
+        "torch_empty_cache_steps": harmless(None, note="max_tokens_per_microbatch bounds the memory"),
+        "torch_compile": harmless(False, None, note=NOT_COMPILED),
+        "torch_compile_backend": harmless(None, note=NOT_COMPILED),
+        "torch_compile_mode": harmless(None, note=NOT_COMPILED),
+        "use_liger_kernel": harmless(False, note=NO_STORED_LOGITS),
+        "liger_kernel_config": harmless(None, note=NO_STORED_LOGITS),
         "use_cache": only(False, instead="training keeps no cache; leave it out"),
         # data order
         "data_seed": only(None, instead="the order of the data follows seed"),
         "group_by_length": only(False, instead="nothing is padded, so lengths need no grouping; leave it out"),
         "length_column_name": only("length", instead="lengths are counted, not read from a column; leave it out"),
+        "train_sampling_strategy": refusing(
+            "train_sampling_strategy",
+            {
+                "group_by_length": "nothing is padded, so lengths need no grouping; use 'random'",
+                "batch_rebalance": BALANCED,
+            },
+        ),
         "shuffle_dataset": Rule(new="train_sampling_strategy", how=lambda shuffle: "random" if shuffle else "sequential", unset=(False,)),
         "dataloader_drop_last": only(False, instead="the last examples of an epoch are always trained on; leave it out"),
         "dataloader_num_workers": harmless(0, note=NO_LOADER),
@@ -233,6 +277,7 @@ RENAMED: dict[str, dict[str, Rule]] = {
         # saving and resuming
         "output_dir": becomes("output_dir", unset=(None,)),
         "resume_from_checkpoint": becomes("resume_from_checkpoint", {None: "auto", True: "auto", False: "never"}),
+        "save_strategy": refusing("save_strategy", {"best": SAVE_BEST}),
         "save_only_model": only(False, instead="a checkpoint always holds all that resuming needs; the model alone is saved at the end"),
         "save_on_each_node": only(False, instead="checkpoints are written once; leave it out"),
         "save_safetensors": only(True, instead="weights are always saved as safetensors"),
@@ -246,11 +291,11 @@ RENAMED: dict[str, dict[str, Rule]] = {
         # reports
         "report_to": becomes("report_to", _trackers),
         "logging_strategy": only("steps", instead=EVERY_N),
-        "logging_dir": only(None, instead="metrics are written into output_dir"),
+        "logging_dir": harmless(None, note="metrics are written into output_dir"),
         "logging_nan_inf_filter": harmless(True, False, note="a loss that is not finite stops the run"),
         "log_on_each_node": harmless(True, False, note="only the main process prints"),
         "log_level": becomes("quiet", dict.fromkeys(LOUD, False) | dict.fromkeys(QUIET, True), unset=("passive",)),
-        "log_level_replica": only("warning", instead="set the level with Python's logging"),
+        "log_level_replica": harmless("warning", note=LEVEL),
         "include_num_input_tokens_seen": harmless("no", False, note="tokens are always counted"),
         "include_tokens_per_second": harmless(False, True, note="tokens per second are always logged"),
         "project": only("huggingface", instead="name the project in the tracker's environment variable, such as WANDB_PROJECT"),
@@ -258,7 +303,7 @@ RENAMED: dict[str, dict[str, Rule]] = {
             ("trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"),
             only(None, instead="trackio is started with the run's name alone; leave it out"),
         ),
-        "skip_memory_metrics": only(True, instead="memory is always reported; leave it out"),
+        "skip_memory_metrics": harmless(True, False, note="memory is always reported"),
         "debug": only("", [], instead="use PyTorch's own anomaly detection"),
         # machines
         "fsdp": becomes("fsdp", _sharding, unset=(None, False, "", [])),

@@ -40,11 +40,19 @@ def _steps(said: Mapping[str, Any], devices: int) -> tuple[int | None, None]:
     return int(steps), None
 
 
+def _mode(said: Mapping[str, Any], devices: int) -> tuple[None, None]:
+    """Where vLLM is not used, its mode says nothing."""
+    if said.get("use_vllm") and said["vllm_mode"] != "server":
+        raise ConfigError(f"vllm_mode={said['vllm_mode']!r} is refused: {OWN_PROCESS}.")
+    return None, None
+
+
 def _batch(generations: int) -> dict[str, Rule]:
     rule = Rule(new="batch_size", together=partial(_prompts, generations=generations))
     return {"per_device_train_batch_size": rule, "gradient_accumulation_steps": rule}
 
 
+OWN_PROCESS = "the server is a process of its own; start it (docs/vllm.md), and leave this out"
 OWN_OPTIONS = "use temperature, top_k, top_p, min_p, repetition_penalty and stop"
 
 ONLINE: dict[str, dict[str, Rule]] = {
@@ -75,7 +83,8 @@ ONLINE: dict[str, dict[str, Rule]] = {
         "ref_model_init_kwargs": only(None, {}, instead="the reference is loaded as the model is; use model_init_kwargs"),
     },
     "VLLMConfig": {
-        "vllm_mode": only("server", instead="the server is a process of its own; start it (docs/vllm.md), and leave this out"),
+        "vllm_mode": Rule(new="use_vllm", together=_mode, unset=("server",)),
+        "vllm_server_host": becomes("vllm_server_host", {"0.0.0.0": "127.0.0.1"}),  # where a server listens is no address to ask
         "vllm_model_impl": only("vllm", instead="say it to the server: --model-impl"),
         "vllm_enable_sleep_mode": only(False, instead="the server is a process of its own; leave it out"),
         "vllm_structured_outputs_regex": only(None, instead="completions are not constrained; leave it out"),

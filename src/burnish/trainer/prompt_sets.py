@@ -28,6 +28,8 @@ class PromptSets:
     ) -> None:  # fmt: skip
         """`renderer`: from the tokenizer to what renders rows. `any_columns`: an environment begins prompts, and rows may have none."""
         self.args, self._any_columns = args, any_columns
+        if train is None and any_columns and args.max_steps > 0:
+            train = [{}] * args.batch_size  # the environment sets the task, and max_steps says how often
         self.train_set = None if train is None else as_dataset(train)
         evaluated = {prefix: as_dataset(given) for prefix, given in named_sets(evaluation).items()}
         for one in filter(None, (self.train_set, *evaluated.values())):

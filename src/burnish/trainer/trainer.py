@@ -50,6 +50,7 @@ from burnish.report.reporter import Reporter
 from burnish.report.tokens import show_example
 from burnish.report.trackers import Trackers, check_trackers
 from burnish.run import Method, Run
+from burnish.trainer.familiar import Familiar
 from burnish.trainer.sets import Opened, Reading, Sets
 from burnish.types import TokenOutputs, TokenTree
 
@@ -64,7 +65,7 @@ class TrainOutput(NamedTuple):
     metrics: dict[str, float]
 
 
-class Trainer(Generic[C]):
+class Trainer(Familiar, Generic[C]):
     """Assembles a run and holds it.
 
     `model` is a folder, a hub id or a transformers model; `train_dataset` a file, hub id, `datasets` object or list of
