@@ -1,4 +1,4 @@
-"""The table of methods in README.md and docs/methods.md, made from the source.
+"""The tables of methods in README.md and docs/methods.md, made from the source, and that of recipes, made from their headers.
 
 python tools/tables.py            compares; exits with 1 where a page is not as the source has it
 python tools/tables.py --record   writes it anew
@@ -13,16 +13,17 @@ import sys
 import tomllib
 from pathlib import Path
 
+from recipes import recipe_rows
 from status import entry_folders
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/methods.md")
-HEAD = ("method", "status", "what it does", "page")
-HEAD_LINE = f"| {' | '.join(HEAD)} |\n"
-TABLE = re.compile(rf"^{re.escape(HEAD_LINE)}(?:\|.*\n)+", re.MULTILINE)
+METHODS = ("method", "status", "what it does", "page")
+RECIPES = ("recipe", "command", "what it trains", "hardware", "time and curve")
+PAGES = {"README.md": METHODS, "docs/methods.md": METHODS, "docs/recipes.md": RECIPES}
+"""Page → the head of its table."""
 
 
-def methods(root: Path, page: Path) -> str:
+def methods(root: Path, page: Path) -> list[tuple[str, ...]]:
     """Stable methods, then those on trial. Raises SystemExit for a stable method without its page."""
     rows = []
     for file in sorted((root / "src/burnish/methods").glob("[!_]*.py"), key=lambda file: (_place(root, file.stem), file.stem)):
@@ -38,7 +39,7 @@ def methods(root: Path, page: Path) -> str:
         rows.append(
             (f"`burnish experimental {entry.name}`", f"on trial until {said['expires']}", _summary(entry / "method.py"), _link(about, page))
         )
-    return HEAD_LINE + "".join(f"| {' | '.join(row)} |\n" for row in (("---",) * len(HEAD), *rows))
+    return rows
 
 
 def _summary(file: Path) -> str:
@@ -81,18 +82,20 @@ def main(arguments: list[str]) -> int:
     said.add_argument("--root", type=Path, default=ROOT)
     given = said.parse_args(arguments)
     stale = 0
-    for name in PAGES:
+    for name, head in PAGES.items():
         page = given.root / name
         text = page.read_text(encoding="utf-8")
-        found = TABLE.search(text)
+        first = f"| {' | '.join(head)} |\n"
+        found = re.search(rf"^{re.escape(first)}(?:\|.*\n)+", text, re.MULTILINE)
         if found is None:
-            raise SystemExit(f"{name}: has no table of methods any more; put back its head, {HEAD_LINE.strip()}, and a row.")
-        made = methods(given.root, page)
+            raise SystemExit(f"{name}: has no such table any more; put back its head, {first.strip()}, and a row.")
+        rows = methods(given.root, page) if head is METHODS else recipe_rows(given.root)
+        made = first + "".join(f"| {' | '.join(row)} |\n" for row in (("---",) * len(head), *rows))
         wanted = f"{text[: found.start()]}{made}{text[found.end() :]}"
         if given.record:
             page.write_text(wanted, encoding="utf-8")
         elif text != wanted:
-            print(f"{name}: its table of methods is not what the source says; run `make api` and commit the page.")
+            print(f"{name}: its table is not what the source says; run `make api` and commit the page.")
             stale += 1
     return 1 if stale else 0
 
