@@ -1,6 +1,6 @@
 """The blocks of a page, and what the comment above each says of it.
 
-<!-- norun: why -->       not run here; its flags are parsed, its Python compiled; why: one of `REASONS`, and perhaps more behind a semicolon
+<!-- norun: why -->       not run here; its flags are parsed, its Python compiled; why: one of `REASONS`, and more behind a semicolon
 <!-- short -->            run, but that trainings end after two steps
 <!-- fails -->            a command that is refused
 <!-- file: name -->       written to a file of that name

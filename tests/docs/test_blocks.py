@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from burnish.cli import experimental
 from burnish.cli import main as cli
 from burnish.cli.demo import write_jsonl
 from burnish.demo import load_path, make_pairs, make_rows
 from tests.docs.pages import DRAWINGS, OPERATORS, PAGES, REASONS, ROOT, RUN, Block, blocks, burnish_words, commands, fates, name_of
+from tests.docs.reading import parse
 
 SHELL = ("bash", "sh", "console")
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -35,10 +35,6 @@ NOT_RUN = {
     "docs/vllm.md": 2,
 }
 """Page → its blocks that are not run."""
-
-
-class ParsedError(Exception):
-    """Raised in place of running a command whose options were right."""
 
 
 @pytest.fixture
@@ -73,7 +69,7 @@ def test_blocks(page, folder):
             (folder / block.note).write_text(block.text, encoding="utf-8")
         if block.language == "yaml" and block.word != "norun":
             (folder / ".block.yaml").write_text(block.text, encoding="utf-8")
-            parse(["grpo" if "reward_funcs:" in block.text else "sft", "--config", str(folder / ".block.yaml")], block)
+            parse(["grpo" if "reward_funcs:" in block.text else "sft", "--config", str(folder / ".block.yaml")], block.where)
         elif block.language in RUN and block.word in (None, "short", "fails"):
             printed = run(block, names)
         else:
@@ -138,24 +134,7 @@ def read(block: Block) -> None:
         if words[0] == "make":
             assert set(words[1:]) <= set(targets), f"{block.where}: there is no target {words[1:]}."
         elif (given := burnish_words(words)) is not None:
-            parse(given, block)
-
-
-def parse(given: list[str], block: Block) -> None:
-    """Checks options as the command would, and runs nothing."""
-    plain = experimental.parse
-
-    def only(*args, **options):
-        plain(*args, **options)
-        raise ParsedError
-
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (cli, experimental):
-            patch.setattr(module, "parse", only)
-        said = io.StringIO()
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), contextlib.suppress(ParsedError):
-            assert cli.main(given) == 0, f"{block.where}: burnish {' '.join(given)} is refused: {said.getvalue()}"
-            assert {"--help", "--version"} & set(given), f"{block.where}: burnish {' '.join(given)} parses no options."
+            parse(given, block.where)
 
 
 def test_reasons_and_fates():

@@ -44,12 +44,12 @@ class Pace:
 PACES = {
     "sft": Pace(learning_rate="2.0e-3", max_steps=120),
     "dpo": Pace(learning_rate="5.0e-4", max_steps=60),
-    "kto": Pace(learning_rate="5.0e-4", max_steps=60),
+    "kto": Pace(learning_rate="2.0e-4", max_steps=60),
     "orpo": Pace(learning_rate="2.0e-3", max_steps=60),
     "cpo": Pace(learning_rate="1.0e-3", max_steps=60),
     "bco": Pace(learning_rate="5.0e-4", max_steps=60),
     "reward": Pace(learning_rate="1.0e-3", max_steps=60),
-    "prm": Pace(learning_rate="1.0e-3", max_steps=60),
+    "prm": Pace(learning_rate="1.0e-3", max_steps=100),
     "grpo": Pace(learning_rate="4.0e-4", max_steps=40),
     "rloo": Pace(learning_rate="4.0e-4", max_steps=40),
 }
@@ -144,7 +144,7 @@ def _in_steps(pairs: Rows) -> Iterator[dict[str, Any]]:
     for i, pair in enumerate(pairs):
         right, said = (pair[name][0]["content"].split("=") for name in ("chosen", "rejected" if i % 2 else "chosen"))
         labels = [said[: k + 1] == right[: k + 1] for k in range(len(said))]
-        yield {"prompt": pair["prompt"][0]["content"], "completions": said, "labels": labels}
+        yield {"prompt": pair["prompt"][0]["content"] + "\n", "completions": said, "labels": labels}
 
 
 def _model(name: str) -> str:
@@ -170,10 +170,11 @@ def _umask() -> int:
 def _said(project: str, method: str, model: str) -> str:
     demo, online = model == DEMO, method in ONLINE
     what = "the small model that comes with Burnish" if demo else model
+    warmup = ("burnish sft --config warmup.yaml", "half a minute: that model has not met a question yet")
     steps = [
         (f"cd {project}", ""),
+        *([warmup] if demo and online else []),
         (f"burnish inspect {method} --config config.yaml", "what will be learnt from, token by token"),
-        *([("burnish sft --config warmup.yaml", "half a minute: that model has not met a question yet")] if demo and online else []),
         (f"burnish {method} --config config.yaml", "about a minute on one core" if demo else "trains"),
     ]
     width = max(len(words) for words, _ in steps[1:])
