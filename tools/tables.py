@@ -13,7 +13,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-from recipes import recipe_rows
+from headers import recipe_rows
 from status import entry_folders
 
 ROOT = Path(__file__).parents[1]
@@ -89,7 +89,10 @@ def main(arguments: list[str]) -> int:
         found = re.search(rf"^{re.escape(first)}(?:\|.*\n)+", text, re.MULTILINE)
         if found is None:
             raise SystemExit(f"{name}: has no such table any more; put back its head, {first.strip()}, and a row.")
-        rows = methods(given.root, page) if head is METHODS else recipe_rows(given.root)
+        try:
+            rows = methods(given.root, page) if head is METHODS else recipe_rows(given.root)
+        except ValueError as error:
+            raise SystemExit(str(error)) from None
         made = first + "".join(f"| {' | '.join(row)} |\n" for row in (("---",) * len(head), *rows))
         wanted = f"{text[: found.start()]}{made}{text[found.end() :]}"
         if given.record:

@@ -31,7 +31,7 @@ COPIED = {"docs/design.md"}
 """Speaks of what is planned."""
 ROOMS = ("", "src/burnish", "src/burnish/methods", "docs", "tests", "tests/laws")
 """Where a file that is named in short may stand."""
-MADE = {"run.yaml", "resolved.yaml", "trainer_state.json", "loop_state.json"}
+MADE = {"config.yaml", "rewards.py", "run.yaml", "resolved.yaml", "trainer_state.json", "loop_state.json"}
 """Files that a reader or a run makes."""
 FOREIGN = {"ScriptArguments"}
 """Names of other libraries that the source does not mention."""

@@ -13,7 +13,7 @@ from tests.docs.reading import parse
 from tests.recipes.small import ROOT
 
 sys.path.insert(0, str(ROOT / "tools"))
-from recipes import KNOWN, SIZES, read_recipe, recipes  # noqa: E402
+from headers import KNOWN, SIZES, read_recipe, recipes  # noqa: E402
 
 RECIPES = recipes(ROOT)
 GOOD = """\

@@ -15,4 +15,4 @@ class NewConfig(Config):
 
     project: str = option(help="Folder to make; it may stand first, without its flag: burnish new sums.")
     method: Method = option("sft", "What the project trains by.")
-    model: str = option(DEMO, "Hub id or folder of the model; demo: the small one that comes with Burnish, which trains here in a minute.")
+    model: str = option("demo", "Hub id or folder of the model; demo: the small one that comes with Burnish, which trains in a minute.")
