@@ -37,21 +37,31 @@ Rows = Sequence[dict[str, Any]]
 class Pace:
     """What the model that comes with Burnish learns well with; another model has the method's own learning rate, for one epoch."""
 
-    learning_rate: str
+    learning_rate: float
     max_steps: int
+    curve: str
+    """What was seen of held-out rows, from the start to the end."""
 
 
 PACES = {
-    "sft": Pace(learning_rate="2.0e-3", max_steps=120),
-    "dpo": Pace(learning_rate="5.0e-4", max_steps=60),
-    "kto": Pace(learning_rate="2.0e-4", max_steps=60),
-    "orpo": Pace(learning_rate="2.0e-3", max_steps=60),
-    "cpo": Pace(learning_rate="1.0e-3", max_steps=60),
-    "bco": Pace(learning_rate="5.0e-4", max_steps=60),
-    "reward": Pace(learning_rate="1.0e-3", max_steps=60),
-    "prm": Pace(learning_rate="1.0e-3", max_steps=100),
-    "grpo": Pace(learning_rate="4.0e-4", max_steps=40),
-    "rloo": Pace(learning_rate="4.0e-4", max_steps=40),
+    "sft": Pace(learning_rate=2e-3, max_steps=120, curve="`loss` 5.2 at the start, 0.87 after 20 steps, 0.08 after 120"),
+    "dpo": Pace(learning_rate=5e-4, max_steps=60, curve="`rewards/accuracies` 0 at the start, 0.86 after 20 steps, 0.90 after 60"),
+    "kto": Pace(
+        learning_rate=2e-4, max_steps=60, curve="`rewards/chosen` 0.84 and `rewards/rejected` -0.31 after 60 steps, both 0 at the start"
+    ),
+    "orpo": Pace(
+        learning_rate=2e-3, max_steps=60, curve="`rewards/accuracies` 0.81 and `nll loss` 5.2 at the start, 0.88 and 0.69 after 60 steps"
+    ),
+    "cpo": Pace(
+        learning_rate=1e-3, max_steps=60, curve="`rewards/accuracies` 0.81 and `nll loss` 5.2 at the start, 0.86 and 0.87 after 60 steps"
+    ),
+    "bco": Pace(
+        learning_rate=5e-4, max_steps=60, curve="`rewards/chosen` 0.35 and `rewards/rejected` -1.51 after 60 steps, both 0 at the start"
+    ),
+    "reward": Pace(learning_rate=1e-3, max_steps=60, curve="`accuracy` 0.48 at the start, 0.82 after 20 steps, 0.86 after 60"),
+    "prm": Pace(learning_rate=1e-3, max_steps=100, curve="`accuracy` 0.50 at the start, 0.72 after 40 steps, 0.86 after 100"),
+    "grpo": Pace(learning_rate=4e-4, max_steps=40, curve="`accuracy` 0.42 at the start, 0.64 after 20 steps, 0.79 after 40"),
+    "rloo": Pace(learning_rate=4e-4, max_steps=60, curve="`accuracy` 0.42 at the start, 0.59 after 40 steps, 0.69 after 60"),
 }
 
 
@@ -92,15 +102,18 @@ def write_project(folder: Path, method: str, model: str, learning_rate: float) -
     """Fills an empty folder. `model`: "demo", a hub id, or an absolute path."""
     jinja = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     demo, online = model == DEMO, method in ONLINE
-    own = f"{learning_rate:.1e}".replace("e-0", "e-")
+    pace = PACES[method]
+    rate = pace.learning_rate if demo else learning_rate
     said = {
         "method": method,
         "demo": demo,
         "online": online,
         "scorer": method in SCORERS,
         "model": model if not demo else "./runs/warmup" if online else "model",
-        "learning_rate": PACES[method].learning_rate if demo else own,
-        "max_steps": PACES[method].max_steps,
+        "learning_rate": _written(rate),
+        "halved": _written(rate / 2),
+        "max_steps": pace.max_steps,
+        "curve": pace.curve,
         "train": TRAIN,
     }
     names = ["config.yaml", "README.md", ".gitignore", *(["warmup.yaml"] if demo and online else [])]
@@ -159,6 +172,11 @@ def _model(name: str) -> str:
     if path.exists() or not HUB_ID.fullmatch(name):
         raise ConfigError(f"model={name!r} is no folder and no hub id; give one such as HuggingFaceTB/SmolLM2-135M-Instruct, or demo.")
     return name
+
+
+def _written(rate: float) -> str:
+    """1e-6 as 1.0e-6, which every reader of YAML takes for a number."""
+    return f"{rate:.1e}".replace("e-0", "e-")
 
 
 def _umask() -> int:
