@@ -46,18 +46,12 @@ class Pace:
 PACES = {
     "sft": Pace(learning_rate=2e-3, max_steps=120, curve="`loss` 5.2 at the start, 0.87 after 20 steps, 0.08 after 120"),
     "dpo": Pace(learning_rate=5e-4, max_steps=60, curve="`rewards/accuracies` 0 at the start, 0.86 after 20 steps, 0.90 after 60"),
-    "kto": Pace(
-        learning_rate=2e-4, max_steps=60, curve="`rewards/chosen` 0.84 and `rewards/rejected` -0.31 after 60 steps, both 0 at the start"
-    ),
+    "kto": Pace(learning_rate=2e-4, max_steps=60, curve="`rewards/chosen` 0.84 and `rewards/rejected` -0.31 after 60 steps, from 0"),
     "orpo": Pace(
-        learning_rate=2e-3, max_steps=60, curve="`rewards/accuracies` 0.81 and `nll loss` 5.2 at the start, 0.88 and 0.69 after 60 steps"
+        learning_rate=2e-3, max_steps=60, curve="`rewards/accuracies` 0.81, `nll loss` 5.2 at first, 0.88 and 0.69 after 60 steps"
     ),
-    "cpo": Pace(
-        learning_rate=1e-3, max_steps=60, curve="`rewards/accuracies` 0.81 and `nll loss` 5.2 at the start, 0.86 and 0.87 after 60 steps"
-    ),
-    "bco": Pace(
-        learning_rate=5e-4, max_steps=60, curve="`rewards/chosen` 0.35 and `rewards/rejected` -1.51 after 60 steps, both 0 at the start"
-    ),
+    "cpo": Pace(learning_rate=1e-3, max_steps=60, curve="`rewards/accuracies` 0.81, `nll loss` 5.2 at first, 0.86 and 0.87 after 60 steps"),
+    "bco": Pace(learning_rate=5e-4, max_steps=60, curve="`rewards/chosen` 0.35 and `rewards/rejected` -1.51 after 60 steps, from 0"),
     "reward": Pace(learning_rate=1e-3, max_steps=60, curve="`accuracy` 0.48 at the start, 0.82 after 20 steps, 0.86 after 60"),
     "prm": Pace(learning_rate=1e-3, max_steps=100, curve="`accuracy` 0.50 at the start, 0.72 after 40 steps, 0.86 after 100"),
     "grpo": Pace(learning_rate=4e-4, max_steps=40, curve="`accuracy` 0.42 at the start, 0.64 after 20 steps, 0.79 after 40"),
