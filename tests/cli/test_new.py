@@ -120,6 +120,8 @@ def test_steps_are_wrong_from_the_first_wrong_one_on():
     rows = new.sample_rows("prm", 400, "train")
     assert {tuple(row["labels"]) for row in rows} == {(True, True, True), (True, True, False), (False, False, False)}
     assert sum(all(row["labels"]) for row in rows) == 200  # every other one
+    pair = {"prompt": [{"content": "a"}], "chosen": [{"content": "1=2=3"}], "rejected": [{"content": "1=4=3"}]}
+    assert [row["labels"] for row in new._in_steps([pair, pair])] == [[True, True, True], [True, False, False]]
 
 
 def test_labels_say_whether_an_answer_is_right():
