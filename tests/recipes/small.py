@@ -28,7 +28,7 @@ PATHS = (
 SHORT = {"max_length": 64, "max_prompt_length": 64, "max_completion_length": 8, "batch_size": 2, "num_generations": 2}
 """Lengths and numbers, where a recipe has more. Its own epochs give way to `max_steps`."""
 STEPS = {"max_steps": 2, "eval_steps": 2, "save_steps": 2}
-SERVER = ("use_vllm", "vllm_server_base_url", "vllm_weights_dir")
+SERVER = ("use_vllm", "vllm_server_base_url")
 """Without them the built-in sampler samples."""
 REWARDS = ("reward_funcs", "reward_kwargs")
 """A reward model is a small one; `accuracy` is `numeric` where math-verify is not installed."""
