@@ -74,14 +74,14 @@ $(DIALOGUES)/.made: .venv/core
 	@touch $@
 
 first-run: smollm2  ## docs/first-run.md, as it stands there
-	$(BIN)/burnish sft --config recipes/smollm2_dialogues.yaml
+	$(BIN)/burnish sft --config recipes/laptop/sft.yaml
 
-preferences: $(PREFERENCES)/.made  ## pairs of answers, for recipes/smollm2_preferences.yaml
+preferences: $(PREFERENCES)/.made  ## pairs of answers, for recipes/laptop/{dpo,kto,reward}.yaml
 
 $(PREFERENCES)/.made: .venv/core
 	$(BIN)/python tools/make_preferences.py $(PREFERENCES)
 
-chain-sum: $(CHAIN_SUM)/.made  ## sums and differences, for recipes/smollm2_chain_sum.yaml
+chain-sum: $(CHAIN_SUM)/.made  ## sums and differences, for recipes/laptop/grpo.yaml
 
 $(CHAIN_SUM)/.made: .venv/core
 	$(PIP) --editable '.[reasoning]'

@@ -1,4 +1,4 @@
-"""The table of methods in README.md and docs/methods.md, and the tables of docs/migrate-from-trl.md, made from the source.
+"""Tables made from the source: of methods, of recipes from their headers, and those of docs/migrate-from-trl.md.
 
 python tools/tables.py            compares; exits with 1 where a page is not as the source has it
 python tools/tables.py --record   writes it anew
@@ -14,16 +14,17 @@ import tomllib
 from pathlib import Path
 
 import migration
+from headers import recipe_rows
 from status import entry_folders
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/methods.md")
-HEAD = ("method", "status", "what it does", "page")
-HEAD_LINE = f"| {' | '.join(HEAD)} |\n"
-TABLE = re.compile(rf"^{re.escape(HEAD_LINE)}(?:\|.*\n)+", re.MULTILINE)
+METHODS = ("method", "status", "what it does", "page")
+RECIPES = ("recipe", "command", "what it trains", "hardware", "time and curve")
+PAGES = {"README.md": METHODS, "docs/methods.md": METHODS, "docs/recipes.md": RECIPES}
+"""Page → the head of its table."""
 
 
-def methods(root: Path, page: Path) -> str:
+def methods(root: Path, page: Path) -> list[tuple[str, ...]]:
     """Stable methods, then those on trial. Raises SystemExit for a stable method without its page."""
     rows = []
     for file in sorted((root / "src/burnish/methods").glob("[!_]*.py"), key=lambda file: (_place(root, file.stem), file.stem)):
@@ -39,7 +40,7 @@ def methods(root: Path, page: Path) -> str:
         rows.append(
             (f"`burnish experimental {entry.name}`", f"on trial until {said['expires']}", _summary(entry / "method.py"), _link(about, page))
         )
-    return HEAD_LINE + "".join(f"| {' | '.join(row)} |\n" for row in (("---",) * len(HEAD), *rows))
+    return rows
 
 
 def _summary(file: Path) -> str:
@@ -76,11 +77,18 @@ def _link(about: Path, page: Path) -> str:
     return f"[{about.name}]({there})"
 
 
-def page_of_methods(root: Path, name: str, text: str) -> str:
-    found = TABLE.search(text)
+def with_table(root: Path, name: str, text: str, head: tuple[str, ...]) -> str:
+    """The page with its table as it should be. Raises SystemExit where it has none, or a recipe's header is wrong."""
+    first = f"| {' | '.join(head)} |\n"
+    found = re.search(rf"^{re.escape(first)}(?:\|.*\n)+", text, re.MULTILINE)
     if found is None:
-        raise SystemExit(f"{name}: has no table of methods any more; put back its head, {HEAD_LINE.strip()}, and a row.")
-    return f"{text[: found.start()]}{methods(root, root / name)}{text[found.end() :]}"
+        raise SystemExit(f"{name}: has no such table any more; put back its head, {first.strip()}, and a row.")
+    try:
+        rows = methods(root, root / name) if head is METHODS else recipe_rows(root)
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
+    made = first + "".join(f"| {' | '.join(row)} |\n" for row in (("---",) * len(head), *rows))
+    return f"{text[: found.start()]}{made}{text[found.end() :]}"
 
 
 def main(arguments: list[str]) -> int:
@@ -89,15 +97,14 @@ def main(arguments: list[str]) -> int:
     said.add_argument("--root", type=Path, default=ROOT)
     given = said.parse_args(arguments)
     stale = 0
-    for name in (*PAGES, migration.PAGE):
+    for name, head in {**PAGES, migration.PAGE: None}.items():
         page = given.root / name
         text = page.read_text(encoding="utf-8")
-        wanted = migration.made(text) if name == migration.PAGE else page_of_methods(given.root, name, text)
+        wanted = migration.made(text) if head is None else with_table(given.root, name, text, head)
         if given.record:
             page.write_text(wanted, encoding="utf-8")
         elif text != wanted:
-            what = "tables are" if name == migration.PAGE else "table of methods is"
-            print(f"{name}: its {what} not what the source says; run `make api` and commit the page.")
+            print(f"{name}: its table is not what the source says; run `make api` and commit the page.")
             stale += 1
     return 1 if stale else 0
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-COPIED = ("src", "tools", "docs", "tests/api/stable.txt", "pyproject.toml", "README.md")
+COPIED = ("src", "tools", "docs", "recipes", "tests/api/stable.txt", "pyproject.toml", "README.md")
 IMPORTS = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
 SFT = "src/burnish/methods/sft.py"
 STATUS = "src/burnish/experimental/profit/STATUS.toml"
@@ -172,9 +172,23 @@ def test_a_table_of_methods_that_is_not_up_to_date(tree):
     status, said = tool(tree, "tables")
     assert status == 1
     assert said == " ".join(
-        f"{page}: its table of methods is not what the source says; run `make api` and commit the page."
-        for page in ("README.md", "docs/methods.md")
+        f"{page}: its table is not what the source says; run `make api` and commit the page." for page in ("README.md", "docs/methods.md")
     )
+    assert tool(tree, "tables", "--record")[0] == 0
+    assert tool(tree, "tables")[0] == 0
+
+
+def test_a_recipe_that_claims_what_was_not_measured(tree):
+    edit(tree / "recipes/one_gpu/dpo.yaml", "# time:     not measured yet", "# time:     an hour")
+    status, said = tool(tree, "tables")
+    assert status == 1
+    assert said.endswith("recipes/one_gpu/dpo.yaml: time claims what was not measured; begin it with `not measured yet`.")
+
+
+def test_a_table_of_recipes_that_is_not_up_to_date(tree):
+    edit(tree / "recipes/laptop/sft.yaml", "5 GB", "6 GB")
+    status, said = tool(tree, "tables")
+    assert (status, said) == (1, "docs/recipes.md: its table is not what the source says; run `make api` and commit the page.")
     assert tool(tree, "tables", "--record")[0] == 0
     assert tool(tree, "tables")[0] == 0
 

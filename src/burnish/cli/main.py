@@ -9,7 +9,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 from burnish.cli.devices import DevicesConfig, on_devices
-from burnish.config.base import Config, config, option, unknown
+from burnish.config.base import Config, config, option, options, unknown
 from burnish.config.data import DataConfig
 from burnish.config.flags import with_words
 from burnish.config.model import ModelConfig
@@ -150,6 +150,17 @@ def _compare(args: Sequence[str]) -> int:
     return compare_runs(command)
 
 
+def _new(args: Sequence[str]) -> int:
+    from burnish.config.new import NewConfig
+
+    named = ["--project", *args] if args and not args[0].startswith("-") else args
+    command = parse(named, NewConfig, prog="burnish new", description=COMMANDS["new"].help)
+    from burnish.cli.new import new_project
+
+    own = resolve_name(f"burnish.config.{command.method}:{METHODS[command.method].config}")
+    return new_project(command, options(own)["learning_rate"].default)
+
+
 def _demo(args: Sequence[str]) -> int:
     parse(args, Config, prog="burnish demo", description=COMMANDS["demo"].help)
     from burnish.cli.demo import run
@@ -197,6 +208,7 @@ COMMANDS = {
     "plan sft": Command("Say what sft would hold on each device, and what to change where that is too much.", _plan_sft),
     "generate": Command("Sample completions of a file of prompts, with their log-probs.", _generate),
     "merge": Command("Add a LoRA adapter into the weights of its base model.", _merge),
+    "new": Command("Write a project that trains as it stands: configuration, rows, rewards, and what to do in which order.", _new),
     "demo": Command("Train a small model that comes with Burnish, in about four minutes.", _demo),
     "experimental": Command("Train with a method on trial; alone, list those that there are.", _experimental),
 }
