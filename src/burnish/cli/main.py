@@ -104,6 +104,16 @@ def _inspect_samples(args: Sequence[str]) -> int:
     return inspect_samples(command)
 
 
+def _report(args: Sequence[str]) -> int:
+    from burnish.cli.report import report, with_runs
+    from burnish.config.report import PageConfig
+
+    words = with_runs(args)
+    if "--help" not in words and "-h" not in words and "--runs" not in words:
+        raise ConfigError("burnish report needs a run; give the output_dir of one training or of several.")
+    return report(parse(words, PageConfig, prog="burnish report", description=COMMANDS["report"].help))
+
+
 def _plan_sft(args: Sequence[str]) -> int:
     command = parse(args, _command("sft", plan=PlanConfig), prog="burnish plan sft", description=COMMANDS["plan sft"].help)
     from burnish.cli.early import check_model
@@ -182,6 +192,7 @@ COMMANDS = {
     "inspect grpo": Command("Show the prompts that grpo would sample from, and try the rewards.", partial(_inspect_prompts, "grpo")),
     "inspect rloo": Command("Show the prompts that rloo would sample from, and try the rewards.", partial(_inspect_prompts, "rloo")),
     "inspect samples": Command("Show what a run has sampled, token by token, and what it was worth.", _inspect_samples),
+    "report": Command("Write one HTML file about runs: curves, samples, data, time, events; or serve it while they go on.", _report),
     "plan sft": Command("Say what sft would hold on each device, and what to change where that is too much.", _plan_sft),
     "generate": Command("Sample completions of a file of prompts, with their log-probs.", _generate),
     "merge": Command("Add a LoRA adapter into the weights of its base model.", _merge),
