@@ -59,9 +59,10 @@ def page_of(folders: Sequence[Path], *, live: bool = False) -> str:
     blocks.append(_block("runs", {"names": names, "live": live}))
     style = "\n".join(_asset(name) for name in STYLES)
     scripts = [*map(_asset, SCRIPTS), "(() => {\n'use strict';\n" + "\n".join(map(_asset, OWN)) + "\n})();\n"]
-    policy = f"default-src 'none'; img-src data:; style-src {_hashes([style])}; script-src {_hashes(scripts)}; base-uri 'none'; form-action 'none'"
+    asks = "'self'" if live else "'none'"
+    allowed = f"style-src {_hashes([style])}; script-src {_hashes(scripts)}; connect-src {asks}"
     return Template(_asset("report.html")).substitute(
-        policy=policy + ("; connect-src 'self'" if live else ""),
+        policy=f"default-src 'none'; img-src data:; {allowed}; base-uri 'none'; form-action 'none'",
         title=html.escape(f"{', '.join(names)} · Burnish"),
         style=style,
         blocks="\n".join(blocks),

@@ -15,6 +15,7 @@ from typing import Any
 from burnish.config.base import options
 from burnish.config.values import ConfigError
 from burnish.report.events import EVENTS, read_events
+from burnish.report.memory import MEMORY, peaks_of
 
 METHODS = {
     "sft": "SFTConfig",
@@ -31,6 +32,8 @@ METHODS = {
 """Command → its configuration, in the module of that name."""
 FILES = ("metrics.jsonl", EVENTS, "resolved.yaml", "samples")
 """A folder with one of these is a run's."""
+FOREIGN = 5
+"""So many options that a method does not have may be of another version; of more it is another method's, one on trial say."""
 ENDINGS = ("end", "failure", "signal", "refusal")
 Event = Mapping[str, Any]
 
@@ -60,13 +63,13 @@ def head_of(folder: Path) -> dict[str, Any]:
     """All of a run but its metrics and its samples, as plain data. What is not there is empty, and a sentence in `missing` says so."""
     events = read_events(folder / EVENTS) if (folder / EVENTS).is_file() else []
     config, config_fault = _config(folder / "resolved.yaml")
-    method, defaults = _method(config)
+    method, defaults = _method(config, _commanded(events))
     missing = [config_fault] if config_fault else []
     if not events:
         missing.append("There is no events.jsonl: when it began and how it ended is not known.")
     return {
         "folder": str(folder.absolute()),
-        "method": method or _commanded(events),
+        "method": method,
         "model": str(config.get("model_name_or_path") or ""),
         "status": _status(folder, events),
         "seconds": _seconds(folder, events),
@@ -75,6 +78,7 @@ def head_of(folder: Path) -> dict[str, Any]:
         "environment": _json(folder / "environment.json"),
         "data": _json(folder / "data.json"),
         "events": events,
+        "memory": peaks_of(folder / MEMORY),
         "missing": missing,
     }
 
@@ -90,27 +94,28 @@ def _config(path: Path) -> tuple[dict[str, Any], str | None]:
         return {}, f"Its options cannot be read: {error}"
 
 
-def _method(config: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
-    """The method that has these options, and what they are where nothing is said. The file does not name it.
+def _method(config: Mapping[str, Any], commanded: str | None) -> tuple[str | None, dict[str, Any]]:
+    """The method, and what its options are where nothing is said of them.
 
-    It has all options of its method: the one with most options in common, and none that it does not have.
+    The options do not name it. Where no command does either it is that which knows most of them, and of several the one with fewest others.
     """
     from burnish.config.data import DataConfig
     from burnish.config.model import ModelConfig
 
-    best: tuple[int, str | None, dict[str, Any]] = (0, None, {})
-    for method, name in METHODS.items() if config else ():
-        own = resolve_name(f"burnish.config.{method}:{name}")
+    best: tuple[tuple[int, int], str | None, dict[str, Any]] = ((FOREIGN + 1, 0), None, {})
+    for method in [commanded] if commanded else METHODS if config else ():
+        own = resolve_name(f"burnish.config.{method}:{METHODS[method]}")
         known = {name: one for cls in (ModelConfig, DataConfig, own) for name, one in options(cls).items()}
-        shared = sum(name in config for name in known) - sum(name not in config for name in known)
-        if shared > best[0]:
-            best = shared, method, {name: None if one.required else one.default for name, one in known.items()}
-    return best[1], best[2]
+        distance = len(config.keys() - known), len(known.keys() - config)
+        if distance < best[0]:
+            best = distance, method, {name: None if one.required else one.default for name, one in known.items()}
+    return best[1] or commanded, best[2]
 
 
 def _commanded(events: Sequence[Event]) -> str | None:
-    words = [word for event in events if isinstance(event.get("command"), list) for word in event["command"]]
-    return next((word for word in words if word in METHODS), None)
+    """By ``burnish grpo …``; a script says nothing of it."""
+    commands = [event["command"] for event in events if event.get("event") == "start" and isinstance(event.get("command"), list)]
+    return commands[-1][1] if commands and len(commands[-1]) > 1 and commands[-1][1] in METHODS else None
 
 
 def _json(path: Path) -> dict[str, Any]:

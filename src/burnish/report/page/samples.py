@@ -1,7 +1,7 @@
 """What a run sampled, in parts that a page opens when they are asked for.
 
-A part is some whole steps. It is an `index`, which lists and filters need; `text`, which is searched; and `tokens`, which one sample is shown
-by. Columns have one entry for each sample; a name that occurs often is a number into the part's own table.
+A part is some whole steps. It is an `index`, which lists and filters need; `text`, which is searched; and `tokens`, by which one sample is
+shown. Columns have one entry for each sample; a name that occurs often is a number into the part's own table.
 """
 
 from __future__ import annotations

@@ -69,10 +69,8 @@ def members_since(path: Path, place: Place) -> Iterator[tuple[bytes, Place]]:
     start = 0
     while (member := _member(content, start)) is not None:
         text, start = member
-        yield (
-            text,
-            place.at(place.offset + start, (before + content[:start])[-BEFORE:] if start < BEFORE else content[start - BEFORE : start]),
-        )
+        last = content[max(0, start - BEFORE) : start]
+        yield text, place.at(place.offset + start, (before + last)[-BEFORE:])
 
 
 def _member(content: bytes, start: int) -> tuple[bytes, int] | None:

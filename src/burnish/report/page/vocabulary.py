@@ -101,8 +101,8 @@ def _of_word_piece(token: str) -> str:
 
 @cache
 def _bytes_of_characters() -> dict[str, str]:
-    """The characters by which byte-level vocabularies write bytes (Radford et al. 2019): printable ones stand for themselves, the others are
-    numbered from 256 on."""
+    """The characters by which byte-level vocabularies write bytes (Radford et al. 2019): printable ones stand for themselves, the others
+    are numbered from 256 on."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): chr(byte) for byte in printable} | {chr(256 + i): chr(byte) for i, byte in enumerate(others)}

@@ -114,7 +114,7 @@ class Chart {
     const font = `11px ${variable("--sans")}`;
     const axis = { stroke: ink, font, grid: { stroke: grid, width: 1 }, ticks: { show: false } };
     return {
-      width: Math.max(200, this.box.clientWidth), height: 190, series, bands, legend: { show: false }, padding: [8, 8, 0, 0],
+      width: Math.max(200, this.box.clientWidth), height: 190, series, bands, legend: { show: false }, padding: [8, 14, 0, 0],
       cursor: { sync: { key: sync, setSeries: false, scales: ["x", null] }, drag: { x: true, y: false }, points: { size: 7 } },
       scales: { x: { time: false }, y: look.log ? { distr: 3 } : { range: this.range } },
       axes: [
@@ -140,7 +140,7 @@ class Chart {
       if (i < 0) i = one.main.findIndex((value) => value !== null);
       if (i < 0) return null;
       const where = at === null || at === undefined ? "" : ` at ${look.axis === "step" ? `step ${count(one.steps[i])}` : `${number(one.x[i])} ${look.axis}`}`;
-      return el("span", { class: "run" }, el("span", { class: `dot c${one.run.number % 8}`, "aria-hidden": "true" }), el("b", {}, measured(one.main[i], one.errors[i])), where, this.drawn.length > 1 ? el("span", { class: "hidden" }, ` ${one.run.name}`) : null);
+      return el("span", { class: "run" }, el("span", { class: `dot c${one.run.number % 8}`, "aria-hidden": "true" }), el("b", {}, measured(one.main[i], one.errors[i])), look.smoothing > 0 && one.raw[i] !== null ? `, itself ${number(one.raw[i])}` : "", where, this.drawn.length > 1 ? el("span", { class: "hidden" }, ` ${one.run.name}`) : null);
     });
     this.readout.replaceChildren(...parts.filter((part) => part !== null));
   }

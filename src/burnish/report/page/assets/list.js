@@ -44,7 +44,7 @@ class SampleList {
     if (name in this.fields) control.value = this.fields[name].value;
     this.fields[name] = control;
     control.name = name;
-    control.addEventListener("input", name === "text" ? later(() => this.search(), 200) : () => this.filter());
+    control.addEventListener(control.tagName === "SELECT" ? "change" : "input", name === "text" ? later(() => this.search(), 200) : () => this.filter());
     return control;
   }
 
@@ -131,7 +131,7 @@ class SampleList {
       el("p", { class: "meta" }, this.runs.length > 1 ? el("span", { class: `dot c${samples.run[i] % 8}`, title: this.runs[samples.run[i]].name }) : null,
         el("span", {}, `step ${count(samples.step[i])}`), el("span", {}, samples.names.set.all[samples.set[i]]), el("span", { class: "place" }, `${samples.names.group.all[samples.group[i]]} #${samples.sample[i]}`),
         el("span", { class: "n" }, plural(samples.tokens[i], "token")), samples.names.finish.all[samples.finish[i]] === "stop" ? null : el("span", { class: "cutoff" }, samples.names.finish.all[samples.finish[i]]), worth(i)),
-      el("p", { class: "texts" }, el("span", { class: "asked" }, plainly(samples.names.prompt.all[samples.prompt[i]])), el("span", { class: "answer" }, samples.shown[i] || "nothing")));
+      el("p", { class: "texts" }, el("span", { class: "asked" }, tail(plainly(samples.names.prompt.all[samples.prompt[i]]), 52)), el("span", { class: "answer" }, samples.shown[i] || "nothing")));
     node.style.transform = `translateY(${n * ROW}px)`;
     return node;
   }
@@ -183,6 +183,11 @@ function plainly(text) {
   return text.replace(/<\|im_start\|>\s*\w+/g, " ").replace(/<\|[^|>]*\|>|<\/?s>|\[\/?INST\]/g, " ").replace(/\s+/g, " ").trim();
 }
 
+/** The end of a text: what is asked stands there. */
+function tail(text, most) {
+  return text.length > most ? `…${text.slice(-most)}` : text;
+}
+
 /** Rewards over steps: how many samples lie where. A click takes the step. */
 class RewardMap {
   constructor(choose) {
@@ -219,7 +224,7 @@ class RewardMap {
       }
     });
     this.means = this.steps.map((step, n) => ({ step, n: sums[n] }));
-    this.words = `Rewards from ${number(low)} (below) to ${number(high)} (above), over ${plural(this.steps.length, "step")}: the darker, the more samples. Click to see one step.`;
+    this.words = `Rewards from ${number(low)} (below) to ${number(high)} (above), over ${plural(this.steps.length, "step")}: the stronger, the more samples. Click to see one step.`;
     this.caption.textContent = this.words;
     this.canvas.setAttribute("aria-label", this.words);
   }

@@ -15,7 +15,7 @@ function headlines(run, sets) {
     const best = ["accuracy", "reward", "rewards/accuracies", "loss"].find((name) => run.final(`${set}_${name}`) !== null);
     if (best !== undefined) take(`${set}_${best}`, `${TITLES[best] || best}, ${where}`);
   }
-  for (const name of ["rewards/accuracies", "accuracy", "mean_token_accuracy", "kl", "completions/mean_length", "entropy", "loss"]) if (found.length < 3) take(name, TITLES[name]);
+  for (const name of ["rewards/accuracies", "accuracy", "kl", "completions/mean_length", "entropy", "loss", "mean_token_accuracy"]) if (found.length < 4) take(name, TITLES[name]);
   return found.slice(0, 4);
 }
 
@@ -41,7 +41,7 @@ class Overview {
       ["Tokens", tokens === null ? "–" : count(tokens.value)],
     ];
     const big = headlines(run, sets).map(({ label, end, first }) => el("div", {}, el("dt", {}, label), el("dd", { class: "big" }, bigNumber(end)),
-      el("dd", { class: "from" }, first.step === end.step ? `step ${count(end.step)}` : `from ${number(first.value)}, step ${count(first.step)} to ${count(end.step)}`)));
+      el("dd", { class: "from" }, first.step === end.step ? `step ${count(end.step)}` : `from ${number(first.value)} at step ${count(first.step)}`)));
     return el("article", { class: "card", "data-run": run.name },
       el("header", {}, el("h3", {}, runName(run)), el("span", { class: `state ${record.status.state}` }, STATES[record.status.state] || record.status.state)),
       el("p", { class: "what" }, el("b", {}, (record.method || "unknown method").toUpperCase()), " · ", el("span", { class: "path", title: record.model }, record.model || "model not known")),

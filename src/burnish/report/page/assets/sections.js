@@ -85,7 +85,7 @@ function timeSection(runs) {
       return part;
     }));
     bars.append(el("div", { class: "phaserow" }, runs.length > 1 ? runName(run) : null, bar));
-    return [runName(run), ...PHASES.map((phase) => `${duration(found[phase])} (${percent(found[phase] / Math.max(total, 1e-9))})`), duration(run.record.seconds)];
+    return [runName(run), ...PHASES.map((phase) => (found[phase] > 0 ? `${duration(found[phase])} (${percent(found[phase] / total)})` : "–")), duration(run.record.seconds)];
   });
   const key = el("ul", { class: "key", "aria-hidden": "true" }, PHASES.map((phase) => el("li", {}, el("span", { class: `swatch ${phase}` }), phase)));
   body.append(el("h3", {}, "By phase"), bars, key, table("Time by phase", ["run", ...PHASES, "in all"], rows),
@@ -95,16 +95,14 @@ function timeSection(runs) {
 
 function memory(body, runs) {
   const rows = runs.flatMap((run) => {
-    const peaks = new Map();
-    for (const one of run.record.memory || []) peaks.set(one.phase, Math.max(peaks.get(one.phase) || 0, one.bytes));
-    return [...peaks].map(([phase, peak]) => [runName(run), phase, bytes(peak)]);
+    return (run.record.memory || []).map((one) => [runName(run), said(one.phase), bytes(one.bytes), count(one.step)]);
   });
   const where = runs.map((run) => {
     const { memory_bytes: size, gpus, cpu } = run.record.environment;
     const cards = Array.isArray(gpus) && gpus.length ? gpus.map((one) => said(one.name || one)).join(", ") : "no GPU";
-    return size ? el("li", {}, runs.length > 1 ? [runName(run), " "] : null, `${cpu && cpu.model ? `${cpu.model}, ${said(cpu.threads)} threads, ` : ""}${bytes(size)} of memory; ${cards}.`) : null;
+    return size ? el("li", {}, runs.length > 1 ? [runName(run), " "] : null, `${cpu && cpu.model ? `${cpu.model}, ${plural(cpu.threads || 1, "thread")}, ` : ""}${bytes(size)} of memory; ${cards}.`) : null;
   });
-  body.append(el("h3", {}, "Memory"), rows.length ? table("Most memory by phase", ["run", "phase", "most"], rows) : el("p", { class: "note" }, "The memory that was used is not noted in this run's folder."), el("ul", { class: "plain" }, where));
+  body.append(el("h3", {}, "Memory"), ...[rows.length ? [table("Most memory by phase", ["run", "at the end of", "most", "step"], rows), el("p", { class: "about" }, "On a GPU the most that was allocated until then; else the process's resident set at that moment.")] : el("p", { class: "note" }, "The memory that was used is not noted in this run's folder.")].flat(), el("ul", { class: "plain" }, where));
 }
 
 // Events

@@ -44,6 +44,7 @@ function duration(seconds) {
   if (seconds === null || seconds === undefined) return "–";
   if (seconds < 10) return `${number(Number(seconds.toPrecision(2)))} s`;
   if (seconds < 120) return `${Math.round(seconds)} s`;
+  if (seconds < 600) return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
   const minutes = Math.round(seconds / 60);
   if (minutes < 60) return `${minutes} min`;
   return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
@@ -55,7 +56,7 @@ function bytes(size) {
 }
 
 function percent(share) {
-  return `${number(Number((100 * share).toPrecision(3)))}%`;
+  return `${number(Number((100 * share).toPrecision(share < 0.1 ? 2 : 3)))}%`;
 }
 
 /** A value of a configuration or an event, as one reads it. */
