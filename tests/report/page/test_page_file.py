@@ -7,10 +7,10 @@ import json
 import re
 
 import pytest
+from tests.pages import HOSTILE, make_run, sample, write_samples
 
 from burnish.report.page.page import ASSETS, OWN, page_of, write_report
 from burnish.report.page.runs import PageError
-from tests.pages import HOSTILE, make_run, sample, write_samples
 
 LIBRARY = {
     "uPlot.iife.min.js": "19c8d4c6ad88929a79f4ae49d6f7161566dfd0ba3d15cc495e974f787eb78f1f",

@@ -5,9 +5,9 @@ import os
 import socket
 
 import pytest
+from tests.pages import event, jsonl, make_run
 
 from burnish.report.page.runs import PageError, check_run, head_of, names_of
-from tests.pages import event, jsonl, make_run
 
 
 def head_with(tmp_path, *events):

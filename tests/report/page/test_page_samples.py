@@ -3,10 +3,10 @@
 import json
 
 import pytest
+from tests.pages import make_run, sample, write_samples
 
 from burnish.report.page.samples import part_at, parts_since, said_of, torn
 from burnish.report.page.tail import Place
-from tests.pages import make_run, sample, write_samples
 
 
 def only(folder):

@@ -6,7 +6,7 @@ const ORDERS = { "as sampled": null, reward: "reward", advantage: "advantage", l
 class SampleList {
   /** `open(i)`: show sample i. */
   constructor(runs, open) {
-    Object.assign(this, { runs, open, found: [], at: -1, matched: null, order: null, down: false, asked: 0 });
+    Object.assign(this, { runs, open, found: [], at: -1, matched: null, order: null, down: false, asked: 0, painted: new Map() });
     this.fields = {};
     this.count = el("p", { class: "count", role: "status", "aria-live": "polite" });
     this.space = el("div", { class: "space" });
@@ -115,19 +115,29 @@ class SampleList {
     this.paint();
   }
 
+  /** Makes the rows that are seen, and keeps those that were. */
   paint() {
     const first = Math.max(0, Math.floor(this.box.scrollTop / ROW) - 6);
     const end = Math.min(this.found.length, first + Math.ceil(this.box.clientHeight / ROW) + 12);
-    const rows = [];
-    for (let n = first; n < end; n++) rows.push(this.row(n));
-    this.space.replaceChildren(...rows);
+    for (const [n, node] of this.painted) {
+      if (n >= first && n < end && node.id === `sample-${this.found[n]}`) continue;
+      node.remove();
+      this.painted.delete(n);
+    }
+    for (let n = first; n < end; n++) {
+      if (!this.painted.has(n)) this.painted.set(n, this.row(n));
+      const node = this.painted.get(n);
+      node.setAttribute("aria-selected", String(n === this.at));
+      node.setAttribute("aria-setsize", this.found.length);
+      if (node.parentElement === null) this.space.append(node);
+    }
     if (this.at >= 0) this.box.setAttribute("aria-activedescendant", `sample-${this.found[this.at]}`);
     else this.box.removeAttribute("aria-activedescendant");
   }
 
   row(n) {
     const i = this.found[n];
-    const node = el("div", { class: "item", role: "option", id: `sample-${i}`, "data-n": n, "aria-selected": String(n === this.at), "aria-posinset": n + 1, "aria-setsize": this.found.length },
+    const node = el("div", { class: "item", role: "option", id: `sample-${i}`, "data-n": n, "aria-posinset": n + 1 },
       el("p", { class: "meta" }, this.runs.length > 1 ? el("span", { class: `dot c${samples.run[i] % 8}`, title: this.runs[samples.run[i]].name }) : null,
         el("span", {}, `step ${count(samples.step[i])}`), el("span", {}, samples.names.set.all[samples.set[i]]), el("span", { class: "place" }, `${samples.names.group.all[samples.group[i]]} #${samples.sample[i]}`),
         el("span", { class: "n" }, plural(samples.tokens[i], "token")), samples.names.finish.all[samples.finish[i]] === "stop" ? null : el("span", { class: "cutoff" }, samples.names.finish.all[samples.finish[i]]), worth(i)),
