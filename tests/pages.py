@@ -87,7 +87,7 @@ def make_run(folder: Path, steps: int = 4, *, prompts: int = 3, options: str = O
             "time/training": 1.0,
             "epoch": step / 4,
             "num_tokens": 100 * step,
-            "tokens_per_second": 50.0,
+            "tokens_per_second": 25.0,
         }
         for step in range(1, steps + 1)
     ]

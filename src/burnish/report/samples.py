@@ -4,7 +4,8 @@
     group, sample     the row that was the prompt; which of its completions
     prompt, prompt_tokens, completion, finish_reason
     tokens            ids after the prompt, and beside them, one for each: logp (null where the policy did not say it), sampled_logp (null
-                      where that is the same; else of the distribution it was drawn from), trained (0 or 1)
+                      where that is the same; else of the distribution it was drawn from), trained (0 or 1), and, where the reference was
+                      asked before anything was learnt, ref_logp (null where it was not)
     rewards, reward   by function (null: nothing to say; {"failure": …}), and their weighted sum (null: none)
     advantage, version, extras
 

@@ -140,14 +140,14 @@ def server(folders: Sequence[Path], host: str, port: int) -> Server:
 
 def serve(folders: Sequence[Path], host: str, port: int, started: Callable[[str], object]) -> None:
     """Serves the page until Ctrl-C or SIGTERM; `started` is told its address. Raises PageError where it cannot be served."""
+
+    def end(*_: Any) -> None:
+        raise KeyboardInterrupt
+
     with server(folders, host, port) as serving:
-        started(f"http://{_bracketed(host)}:{serving.server_address[1]}/")
-
-        def end(*_: Any) -> None:
-            raise KeyboardInterrupt
-
         before = signal.signal(signal.SIGTERM, end)
         try:
+            started(f"http://{_bracketed(host)}:{serving.server_address[1]}/")
             serving.serve_forever(poll_interval=0.2)
         except KeyboardInterrupt:
             pass

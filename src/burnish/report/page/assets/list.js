@@ -148,7 +148,9 @@ class SampleList {
 
   click(event) {
     const row = event.target.closest(".item");
-    if (row !== null) this.go(Number(row.dataset.n));
+    if (row === null) return;
+    this.go(Number(row.dataset.n));
+    if (matchMedia("(max-width: 62rem)").matches) document.querySelector(".detail").scrollIntoView(); // it is below
   }
 
   key(event) {

@@ -54,7 +54,7 @@ class Overview {
   notes() {
     const items = [];
     for (const run of this.runs) {
-      const add = (kind, text, step) => items.push(el("li", { class: kind }, this.runs.length > 1 ? [runName(run), " "] : null, text, step === undefined ? null : el("span", { class: "at" }, ` step ${count(step)}`)));
+      const add = (kind, text, step) => items.push(el("li", { class: kind }, this.runs.length > 1 ? [runName(run), ": "] : null, text, step === undefined ? null : el("span", { class: "at" }, ` step ${count(step)}`)));
       for (const one of run.record.missing) add("missing", one);
       for (const [name, one] of Object.entries(run.series)) if (one.strange.length) add("bad", `${name} is not a finite number in ${plural(one.strange.length, "line")}, first after step ${count(one.strange[0])}.`);
       const damaged = run.record.events.filter((event) => event.event === "skip").length;

@@ -16,6 +16,7 @@ function dataSection(runs) {
     const parts = sets.map(([name, one]) => dataSet(name, one));
     const clipped = run.final("completions/clipped_ratio");
     if (clipped !== null) parts.push(el("p", {}, `Completions cut off by max_completion_length: ${percent(clipped.value)} at step ${count(clipped.step)}, ${percent(run.value("completions/clipped_ratio", "first").value)} at first.`));
+    parts.push(...completionLengths(run));
     const share = run.final("trained_share");
     if (share !== null) parts.push(el("p", {}, `Of the tokens computed, ${percent(share.value)} are trained.`));
     body.append(el("div", { class: "block" }, runs.length > 1 ? el("h3", {}, runName(run)) : null, parts.length ? parts : el("p", { class: "note" }, "There is no data.json: what became of its rows is not known.")));
@@ -35,6 +36,25 @@ function dataSet(name, set) {
   return el("div", { class: "set" }, el("h4", {}, name), parts);
 }
 
+/** Of what was sampled for training, at the first and at the last step. */
+function completionLengths(run) {
+  const set = samples.names.set.numbers.get("train"), steps = new Map();
+  for (let i = 0; i < samples.length; i++) {
+    if (samples.run[i] !== run.number || samples.set[i] !== set) continue;
+    const mine = steps.get(samples.step[i]);
+    if (mine === undefined) steps.set(samples.step[i], [samples.tokens[i]]);
+    else mine.push(samples.tokens[i]);
+  }
+  const all = [...steps.keys()], ends = [...new Set([Math.min(...all), Math.max(...all)])].filter(Number.isFinite);
+  return ends.map((step) => {
+    const lengths = steps.get(step), most = Math.max(...lengths);
+    const size = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000].find((one) => most / one < 15) || most;
+    const bins = Array.from({ length: Math.floor(most / size) + 1 }, (_, n) => [n * size, n * size + size - 1, 0]);
+    for (const length of lengths) bins[Math.floor(length / size)][2]++;
+    return histogram(`the completions sampled after step ${count(step)}`, bins.slice(bins.findIndex((bin) => bin[2] > 0)));
+  });
+}
+
 /** Bars of [from, to, rows], which have their numbers beside them. */
 function histogram(name, bins) {
   const most = Math.max(...bins.map((bin) => bin[2]), 1);
@@ -42,7 +62,7 @@ function histogram(name, bins) {
     el("ol", {}, bins.map(([from, to, n]) => {
       const bar = el("span", { class: "barre", "aria-hidden": "true" });
       bar.style.width = `${(100 * n) / most}%`;
-      return el("li", {}, el("span", { class: "range" }, `${count(from)}–${count(to)}`), el("span", { class: "track" }, bar), el("span", { class: "n" }, count(n)));
+      return el("li", {}, el("span", { class: "range" }, from === to ? count(from) : `${count(from)}–${count(to)}`), el("span", { class: "track" }, bar), el("span", { class: "n" }, count(n)));
     })));
 }
 
@@ -62,16 +82,21 @@ function phases(run) {
   };
   found.sampling = sum("time/sampling", per);
   found.scoring = sum("time/scoring", per);
-  found.training = sum("time/training", 1);
+  const clock = betweenLines(run);
+  found.training = clock > 0 ? Math.max(0, clock - found.sampling - found.scoring) : sum("time/training", 1);
   for (const set of evalSets([run])) found.evaluation += run.series[`${set}_runtime`].values.reduce((a, b) => a + (b || 0), 0);
   const started = events.findLastIndex((event, i) => event.event === "start" && !events.slice(i).some((later) => later.event === "resume"));
   for (const event of events.slice(Math.max(0, started))) if (event.event === "save") found.saving += event.seconds || 0;
-  const [tokens, speed] = [run.series.num_tokens, run.series.tokens_per_second];
-  if (run.series["time/training"] === undefined && tokens !== undefined && speed !== undefined) // the time between log lines is all of training's
-    found.training = speed.values.reduce((total, value, i) => total + (value ? (tokens.values[i] - (i ? tokens.values[i - 1] : 0)) / value : 0), 0);
   const known = Object.values(found).reduce((a, b) => a + b, 0);
   if (run.record.seconds !== null) found.other = Math.max(0, run.record.seconds - known);
   return found;
+}
+
+/** Seconds between log lines, without evaluations and saving: tokens divided by tokens per second. */
+function betweenLines(run) {
+  const [tokens, speed] = [run.series.num_tokens, run.series.tokens_per_second];
+  if (tokens === undefined || speed === undefined) return 0;
+  return speed.values.reduce((total, value, i) => total + (value ? (tokens.values[i] - (i ? tokens.values[i - 1] : 0)) / value : 0), 0);
 }
 
 function timeSection(runs) {
@@ -89,7 +114,7 @@ function timeSection(runs) {
   });
   const key = el("ul", { class: "key", "aria-hidden": "true" }, PHASES.map((phase) => el("li", {}, el("span", { class: `swatch ${phase}` }), phase)));
   body.append(el("h3", {}, "By phase"), bars, key, table("Time by phase", ["run", ...PHASES, "in all"], rows),
-    el("p", { class: "about" }, "Sampling, scoring and training are means of log lines times their steps; other is the rest of the clock's time: loading, preparing, and what was taken back."));
+    el("p", { class: "about" }, "Sampling and scoring are means of log lines times their steps; training is what else passed between log lines; other is the rest of the clock's time: loading, preparing, and what was taken back."));
   memory(body, runs);
 }
 
