@@ -44,7 +44,7 @@ def test_smoothing_and_the_error_of_what_is_smoothed(report, run):
     chart = '.charts [data-metric="reward"]'
     page.see(f"{chart} .readout", "0.400 ± 0.050")
     page.set("#smoothing", 0.5)
-    page.see(f"{chart} .readout", "0.327 ± 0.031, itself 0.4")
+    page.see(f"{chart} .readout", "0.327 ± 0.031, unsmoothed 0.4")
 
 
 def test_a_chart_is_drawn_and_can_be_read_by_keys(report, run):

@@ -108,10 +108,7 @@ def _report(args: Sequence[str]) -> int:
     from burnish.cli.report import report, with_runs
     from burnish.config.report import PageConfig
 
-    words = with_runs(args)
-    if "--help" not in words and "-h" not in words and "--runs" not in words:
-        raise ConfigError("burnish report needs a run; give the output_dir of one training or of several.")
-    return report(parse(words, PageConfig, prog="burnish report", description=COMMANDS["report"].help))
+    return report(parse(with_runs(args), PageConfig, prog="burnish report", description=COMMANDS["report"].help))
 
 
 def _plan_sft(args: Sequence[str]) -> int:

@@ -36,6 +36,8 @@ def with_runs(args: Sequence[str]) -> list[str]:
 def report(args: PageConfig) -> int:
     """Writes the page and says where it is, or serves it until Ctrl-C. Raises ConfigError, PageError."""
     runs = [Path(run) for run in dict.fromkeys(args.runs)]
+    if not runs:
+        raise ConfigError("burnish report needs a run; give the output_dir of one training or of several.")
     if args.live and args.output is not None:
         raise ConfigError(f"output={args.output!r} has no effect with live=True, which writes no file; leave one of them out.")
     if not args.live and (said := args.changed("host", "port")):

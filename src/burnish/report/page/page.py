@@ -98,7 +98,7 @@ def _blocks(number: int, folder: Path) -> list[str]:
 def packed(content: Any) -> bytes:
     """JSON in gzip. The same content gives the same bytes."""
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), default=str)
-    return gzip.compress(text.encode("utf-8", "surrogatepass"), compresslevel=6, mtime=0)
+    return gzip.compress(text.encode("utf-8", "surrogatepass"), compresslevel=4, mtime=0)
 
 
 def _block(name: str, content: Any) -> str:

@@ -140,7 +140,7 @@ class Chart {
       if (i < 0) i = one.main.findIndex((value) => value !== null);
       if (i < 0) return null;
       const where = at === null || at === undefined ? "" : ` at ${look.axis === "step" ? `step ${count(one.steps[i])}` : `${number(one.x[i])} ${look.axis}`}`;
-      return el("span", { class: "run" }, el("span", { class: `dot c${one.run.number % 8}`, "aria-hidden": "true" }), el("span", {}, el("b", {}, measured(one.main[i], one.errors[i])), look.smoothing > 0 && one.raw[i] !== null ? `, itself ${number(one.raw[i])}` : "", where, this.drawn.length > 1 ? el("span", { class: "hidden" }, ` ${one.run.name}`) : null));
+      return el("span", { class: "run" }, el("span", { class: `dot c${one.run.number % 8}`, "aria-hidden": "true" }), el("span", {}, el("b", {}, measured(one.main[i], one.errors[i])), look.smoothing > 0 && one.raw[i] !== null ? `, unsmoothed ${number(one.raw[i])}` : "", where, this.drawn.length > 1 ? el("span", { class: "hidden" }, ` ${one.run.name}`) : null));
     });
     this.readout.replaceChildren(...parts.filter((part) => part !== null));
   }

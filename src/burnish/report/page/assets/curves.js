@@ -112,16 +112,17 @@ class Curves {
     const names = metricNames(this.runs), sets = evalSets(this.runs);
     this.none.hidden = names.length > 0;
     this.none.textContent = "No metric was logged yet.";
-    const make = (name) => new Chart(name, title(name, sets), () => this.runs);
+    const make = (name, words) => new Chart(name, words, () => this.runs);
+    const short = (name) => { const rest = splitName(name, sets)[1]; return TITLES[rest] || rest; };
     for (const name of firstMetrics(names, sets)) {
       if (this.made.has(`first ${name}`) || this.grid.children.length >= MOST) continue;
-      const chart = make(name);
+      const chart = make(name, title(name, sets));
       this.made.set(`first ${name}`, chart);
       this.grid.append(chart.node);
     }
     for (const name of names) {
       if (this.made.has(name)) continue;
-      const chart = make(name);
+      const chart = make(name, short(name)); // its group says the rest
       this.made.set(name, chart);
       this.group(groupOf(name, sets)).append(chart.node);
     }

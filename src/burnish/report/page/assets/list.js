@@ -141,7 +141,7 @@ class SampleList {
       el("p", { class: "meta" }, this.runs.length > 1 ? el("span", { class: `dot c${samples.run[i] % 8}`, title: this.runs[samples.run[i]].name }) : null,
         el("span", {}, `step ${count(samples.step[i])}`), el("span", {}, samples.names.set.all[samples.set[i]]), el("span", { class: "place" }, `${samples.names.group.all[samples.group[i]]} #${samples.sample[i]}`),
         el("span", { class: "n" }, plural(samples.tokens[i], "token")), samples.names.finish.all[samples.finish[i]] === "stop" ? null : el("span", { class: "cutoff" }, samples.names.finish.all[samples.finish[i]]), worth(i)),
-      el("p", { class: "texts" }, el("span", { class: "asked" }, tail(plainly(samples.names.prompt.all[samples.prompt[i]]), 52)), el("span", { class: "answer" }, samples.shown[i] || "nothing")));
+      el("p", { class: "texts" }, el("span", { class: "asked" }, el("bdi", { dir: "ltr" }, plainly(samples.names.prompt.all[samples.prompt[i]]))), el("span", { class: "answer" }, samples.shown[i] || "nothing")));
     node.style.transform = `translateY(${n * ROW}px)`;
     return node;
   }
@@ -193,11 +193,6 @@ function worth(i) {
 /** A prompt without the marks of its chat template. */
 function plainly(text) {
   return text.replace(/<\|im_start\|>\s*\w+/g, " ").replace(/<\|[^|>]*\|>|<\/?s>|\[\/?INST\]/g, " ").replace(/\s+/g, " ").trim();
-}
-
-/** The end of a text: what is asked stands there. */
-function tail(text, most) {
-  return text.length > most ? `…${text.slice(-most)}` : text;
 }
 
 /** Rewards over steps: how many samples lie where. A click takes the step. */

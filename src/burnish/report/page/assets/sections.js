@@ -60,7 +60,7 @@ function histogram(name, bins) {
   const most = Math.max(...bins.map((bin) => bin[2]), 1);
   return el("figure", { class: "histogram" }, el("figcaption", {}, `Lengths of ${name}, in tokens`),
     el("ol", {}, bins.map(([from, to, n]) => {
-      const bar = el("span", { class: "barre", "aria-hidden": "true" });
+      const bar = el("span", { class: "barre", "aria-hidden": "true", hidden: n === 0 });
       bar.style.width = `${(100 * n) / most}%`;
       return el("li", {}, el("span", { class: "range" }, from === to ? count(from) : `${count(from)}–${count(to)}`), el("span", { class: "track" }, bar), el("span", { class: "n" }, count(n)));
     })));
