@@ -127,7 +127,8 @@ def main() -> None:
         print(f"{output.stat().st_size / 1e6:.1f} MB of HTML")
         rounds = [opened(output) for _ in range(args.rounds)]
         for number, (ready, filtered, said, shown) in enumerate(rounds, 1):
-            print(f"round {number}: ready after {ready:.2f} s; filtered in {1000 * filtered:.0f} ms ({said}); a sample in {1000 * shown:.0f} ms")
+            print(f"round {number}: ready after {ready:.2f} s; filtered in {1000 * filtered:.0f} ms ({said}); ", end="")
+            print(f"a sample in {1000 * shown:.0f} ms")
         print(f"median until ready: {statistics.median(one[0] for one in rounds):.2f} s")
 
 

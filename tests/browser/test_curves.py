@@ -190,3 +190,54 @@ def test_everything_has_a_name_and_headings_are_in_order(report, run):
     assert page.run("return document.querySelectorAll('main').length") == 1
     ids = page.run("return [...document.querySelectorAll('[id]')].map((e) => e.id)")
     assert len(ids) == len(set(ids))
+
+
+PALE = r"""
+const parsed = (text) => {
+  const n = (text.match(/[\d.]+(?:e-?\d+)?/g) || []).map(Number);
+  return text.startsWith("color(") ? [255 * n[0], 255 * n[1], 255 * n[2], n[3] ?? 1] : [n[0], n[1], n[2], n[3] ?? 1];
+};
+const over = (top, below) => [0, 1, 2].map((i) => top[3] * top[i] + (1 - top[3]) * below[i]).concat(1);
+const behind = (e) => {
+  const mine = parsed(getComputedStyle(e).backgroundColor);
+  return mine[3] === 1 ? mine : over(mine, e.parentElement ? behind(e.parentElement) : [255, 255, 255, 1]);
+};
+const linear = (c) => (c / 255 <= 0.04045 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4);
+const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+const found = new Map();
+const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+while (texts.nextNode()) {
+  const e = texts.currentNode.parentElement;
+  if (!texts.currentNode.data.trim() || !e.checkVisibility() || e.closest("script, style, :disabled, .hidden, .skiplink")) continue;
+  const below = behind(e), ink = over(parsed(getComputedStyle(e).color), below);
+  const [high, low] = [light(ink), light(below)].sort((a, b) => b - a);
+  const contrast = (high + 0.05) / (low + 0.05);
+  if (contrast < 4.5) found.set(`${e.tagName} ${e.className} in ${e.parentElement.className}`, contrast.toFixed(2));
+}
+return [...found].map((one) => one.join(": "));
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_can_be_told_from_what_is_behind_it(report, page, run, scheme):
+    """By 4.5 to 1 (WCAG 2.2, 1.4.3), tokens of every colour and all states of a run among it."""
+    page.prefer(scheme)
+    (run / "samples" / "00000.jsonl.gz").unlink()
+    known = {"logp": [-0.001, -0.02, -0.2, -0.4, -0.8, -1.5, -3.0, -6.0, None], "trained": [1, 1, 1, 1, 1, 1, 1, 1, 0]}
+    known |= {"ref_logp": [-0.001, -2.0, 2.0, -0.8, -0.85, -1.6, -2.9, -6.0, None], "tokens": [0, 1, 1, 1, 1, 1, 1, 1, 1]}
+    advantages = (-2.0, -0.5, -0.1, 0.0, 0.1, 0.5, 2.0)
+    lines = [sample(number=n, advantage=advantage) | known for n, advantage in enumerate(advantages)]
+    lines.append(sample(number=7, reward=None, finish_reason="length", rewards={"right": {"failure": "timeout", "detail": "60 s"}}))
+    write_samples(run, [lines])
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "loss": "nan"}\n')
+    jsonl(run / "events.jsonl", [event(1, 0, "start"), event(2, 1, "resume"), event(3, 2, "failure", 3, why="ValueError: no")])
+    report(run)
+    pale = set()
+    for n in range(8):
+        page.click(f".item:nth-child({n + 1})")
+        page.until(lambda n=n: page.texts(".panel .place")[:1] == [f"rows:0 #{n}"], "the sample")
+        for mode in ("trained", "logp", "advantage", "gap"):
+            page.run("document.querySelector(arguments[0]).click()", f'input[value="{mode}"]')
+            pale |= set(page.run(PALE))
+    assert pale == set()

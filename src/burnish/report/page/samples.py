@@ -19,7 +19,7 @@ from burnish.report.samples import FOLDER
 
 SAMPLES, TOKENS = 1000, 200_000
 """After so many a part ends, with the step that is at hand."""
-SHOWN = 160
+SHOWN = 110
 """Characters of a text that the index holds."""
 NATS = 10_000
 """Log-probs are whole numbers of ten-thousandths, as they were written."""
