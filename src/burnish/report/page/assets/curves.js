@@ -120,6 +120,8 @@ class Curves {
       this.made.set(`first ${name}`, chart);
       this.grid.append(chart.node);
     }
+    const order = firstMetrics(names, sets).map((name) => this.made.get(`first ${name}`)).filter(Boolean);
+    if (order.some((chart, i) => this.grid.children[i] !== chart.node)) this.grid.append(...order.map((chart) => chart.node)); // what came later may belong before
     for (const name of names) {
       if (this.made.has(name)) continue;
       const chart = make(name, short(name)); // its group says the rest

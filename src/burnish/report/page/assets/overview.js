@@ -45,7 +45,7 @@ class Overview {
     return el("article", { class: "card", "data-run": run.name },
       el("header", {}, el("h3", {}, runName(run)), el("span", { class: `state ${record.status.state}` }, STATES[record.status.state] || record.status.state)),
       el("p", { class: "what" }, el("b", {}, (record.method || "unknown method").toUpperCase()), " · ", el("span", { class: "path", title: record.model }, record.model || "model not known")),
-      record.status.state === "finished" ? null : el("p", { class: "why" }, record.status.said),
+      record.status.state === "finished" ? null : el("p", { class: ["failed", "killed", "refused"].includes(record.status.state) ? "why bad" : "why" }, record.status.said),
       big.length ? el("dl", { class: "numbers" }, big) : null,
       el("dl", { class: "facts" }, facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)))));
   }
