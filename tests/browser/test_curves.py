@@ -59,6 +59,25 @@ def test_a_chart_is_drawn_and_can_be_read_by_keys(report, run):
     page.see('[data-metric="reward"] .readout', "0.300 ± 0.050 at step 3")
 
 
+def test_what_is_zoomed_stays_so_when_it_is_drawn_anew(report, run):
+    """A drag from the first to the second third; the ticks of the axis say what is seen, which is a drawing: so by what keys can reach."""
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    page = report(run)
+    over = page.one('[data-metric="reward"] .u-over')
+    page.run("arguments[0].scrollIntoView({block: 'center'})", over)
+    third = over.size["width"] // 3
+    drag = ActionChains(page.driver).move_to_element_with_offset(over, -third // 2, 0).click_and_hold()
+    drag.move_by_offset(third, 0).release().perform()
+    picture = "return document.querySelector('[data-metric=\"reward\"] canvas').toDataURL()"
+    zoomed = page.run(picture)
+    page.set("#smoothing", 0.5)
+    page.set("#smoothing", 0)
+    page.until(lambda: page.run(picture) == zoomed, "the same part of the curve")
+    ActionChains(page.driver).double_click(page.one('[data-metric="reward"] .u-over')).perform()
+    page.until(lambda: page.run(picture) != zoomed, "all of the curve")
+
+
 def test_the_same_numbers_as_a_table(report, run):
     page = report(run)
     page.click('[data-metric="loss"] button')

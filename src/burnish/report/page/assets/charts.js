@@ -82,6 +82,7 @@ class Chart {
     if (!this.seen) return;
     const lines = this.lines;
     this.drawn = lines;
+    const zoom = this.zoom;
     this.plot?.destroy();
     this.plot = null;
     this.box.setAttribute("aria-label", `${this.name}: ${summary(lines)} Arrow keys read single points.`);
@@ -93,8 +94,17 @@ class Chart {
     }
     this.box.replaceChildren();
     this.plot = new uPlot(this.options(lines), this.joined, this.box);
+    this.axis = look.axis;
+    if (zoom !== null) this.plot.setScale("x", zoom);
     this.read(null);
     if (!this.rows.hidden) this.fill();
+  }
+
+  /** The part that is seen, where it is not all of the same axis. */
+  get zoom() {
+    if (this.plot === null || this.axis !== look.axis) return null;
+    const { min, max } = this.plot.scales.x, places = this.plot.data[0];
+    return min > places[0] || max < last(places) ? { min, max } : null;
   }
 
   options(lines) {
