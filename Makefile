@@ -9,7 +9,7 @@ DIALOGUES := models/dialogues
 PREFERENCES := models/preferences
 CHAIN_SUM := models/chain_sum
 
-.PHONY: demo test test-real lint api format docs smollm2 first-run torture bench-sft bench-preference bench-sampler bench-grpo bench-prepare bench-plan bench-cli parity-sft parity-preference preferences real-preferences chain-sum vllm-server calculator clean help
+.PHONY: demo test test-browser test-real lint api format docs smollm2 first-run torture bench-sft bench-preference bench-sampler bench-grpo bench-prepare bench-plan bench-report bench-cli parity-sft parity-preference preferences real-preferences chain-sum vllm-server calculator clean help
 
 help:             ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 18
@@ -35,6 +35,14 @@ demo: .venv/core  ## train the model that comes with Burnish, from examples, pre
 # what a file makes for all of its tests is made once: --dist loadfile (with pytest 9.2 the groups of xdist 3.8 do nothing, and say nothing)
 test: .venv/dev $(TEMPLATES)  ## the tests
 	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false BURNISH_CHAT_TEMPLATES=$(TEMPLATES) $(BIN)/python -m pytest -n auto --dist loadfile tests src/burnish/experimental
+
+.venv/browser: .venv/dev
+	$(PIP) --editable '.[browser]'
+	@touch $@
+
+test-browser: .venv/browser  ## the report in a headless Chromium, which has to be there
+	@command -v chromedriver >/dev/null || { echo "Chromium and its driver are needed: apt-get install chromium chromium-driver"; exit 1; }
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser
 
 test-real: .venv/dev $(SMOLLM2)/.made  ## the tests that need a real model
 	$(BIN)/python -m pytest tests/real
@@ -137,6 +145,9 @@ bench-prepare: .venv/core .venv-trl/ready $(SMOLLM2)/.made  ## preparing 20,000 
 
 bench-plan: .venv/core $(SMOLLM2)/.made  ## memory as planned beside memory as measured
 	$(BIN)/python bench/plan.py
+
+bench-report: .venv/browser  ## how fast the report of 50,000 samples is written and opens
+	$(BIN)/python bench/report.py
 
 bench-cli: .venv/core  ## how fast the command line answers
 	$(BIN)/python bench/cli.py

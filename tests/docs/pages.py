@@ -32,6 +32,7 @@ REASONS = {
     "needs GPUs": "CI has none",
     "needs several machines": "CI has one",
     "needs a Slurm cluster": "CI has none",
+    "serves until it is stopped": "tests/report and tests/cli start and stop it",
     "needs vLLM": "a server made of the standard library stands in for it in tests/rollout",
 }
 """All that may keep a block from being run, and what is done instead."""

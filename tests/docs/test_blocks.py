@@ -30,6 +30,7 @@ NOT_RUN = {
     "docs/first-run.md": 1,
     "docs/index.md": 1,
     "docs/preferences.md": 2,
+    "docs/report.md": 1,
     "docs/rewards.md": 1,
     "docs/scaling.md": 4,
     "docs/vllm.md": 2,

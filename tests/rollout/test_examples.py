@@ -1,6 +1,7 @@
 """Groups as examples, as bytes and as lines."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -109,6 +110,17 @@ def test_lines():
     assert (second["reward"], second["finish_reason"], second["extras"]) == (None, "length", {"seen": "3"})
     assert (second["logp"], second["trained"], second["version"]) == ([-0.1235, -2.0], [1, 1], 0)
     assert json.dumps({**second, **{name: second[name].tolist() for name in ("tokens", "prompt_tokens")}})
+
+
+def test_the_reference_stands_beside_the_tokens_that_were_sampled():
+    """Of a tool's token it says nothing."""
+    tool = Segment(token_ids=[5], source="tool", trained=False)
+    one = Group(prompt=prompt(), rollouts=(rollout(0, said(-1.0), tool, said(-2.0)),))
+    plain = Judged(rewards=((1.0,),), advantages=((0.0,),), signal=(False,))
+    known = replace(plain, ref_logps=([np.array([-1.25, -2.00004])],))
+    with_it, without = (lines_of([one], judged, step=0, name="t", names=("f",), text=lambda ids: "")[0] for judged in (known, plain))
+    assert (with_it["ref_logp"], with_it["trained"]) == ([-1.25, None, -2.0], [1, 0, 1])
+    assert "ref_logp" not in without
 
 
 @pytest.mark.parametrize("value", [np.nan, None])

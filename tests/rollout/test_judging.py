@@ -13,7 +13,7 @@ from burnish.config.rloo import RLOOConfig
 from burnish.methods import grpo, rloo
 from burnish.rewards.samples import Failure
 from burnish.rollout.groups import Group, Path
-from burnish.rollout.judging import divergences, reward_table
+from burnish.rollout.judging import divergences, reference_logps, reward_table
 from burnish.types import Segment
 from tests.rollout.made import group, prompt, rollout, said
 
@@ -97,7 +97,7 @@ def test_a_divergence_that_is_rounding_is_none():
     """Two tokens: 1.9e-5 nats in all are within 1e-5 a token, and 2.1e-5 are not."""
     both = Group(prompt=prompt(), rollouts=(rollout(0), rollout(1)))
     reference = [np.array([-1.0 - 1.9e-5, -2.0, -1.0, -2.0 + 2.1e-5])]
-    assert divergences([both], lambda examples: reference).tolist() == [0.0, pytest.approx(-2.1e-5)]
+    assert divergences([both], reference_logps([both], lambda examples: reference)).tolist() == [0.0, pytest.approx(-2.1e-5)]
 
 
 def test_divergences_over_whole_completions():
@@ -111,7 +111,10 @@ def test_divergences_over_whole_completions():
         asked.append([(one.trained_tokens, len(one)) for one in examples])
         return [np.array([-1.5, -3.5, -1.25]), np.array([-3.0])]
 
-    found = divergences([Group(prompt=prompt(), rollouts=(two, rollout(1, said(-1.0))))], ref_logps)
+    groups = [Group(prompt=prompt(), rollouts=(two, rollout(1, said(-1.0))))]
+    known = reference_logps(groups, ref_logps)
+    assert [[one.tolist() for one in group] for group in known] == [[[-1.5, -3.5, -3.0], [-1.25]]]
+    found = divergences(groups, known)
     assert found.tolist() == [1.0, 0.25]
     assert found.dtype == torch.float64
     assert asked == [[(3, 3 + 1 + 2 + 1 + 1), (1, 3)]]

@@ -105,6 +105,13 @@ def _inspect_samples(args: Sequence[str]) -> int:
     return inspect_samples(command)
 
 
+def _report(args: Sequence[str]) -> int:
+    from burnish.cli.report import report, with_runs
+    from burnish.config.report import PageConfig
+
+    return report(parse(with_runs(args), PageConfig, prog="burnish report", description=COMMANDS["report"].help))
+
+
 def _plan_sft(args: Sequence[str]) -> int:
     command = parse(args, _command("sft", plan=PlanConfig), prog="burnish plan sft", description=COMMANDS["plan sft"].help)
     from burnish.cli.early import check_model
@@ -205,6 +212,7 @@ COMMANDS = {
     "inspect rloo": Command("Show the prompts that rloo would sample from, and try the rewards.", partial(_inspect_prompts, "rloo")),
     "inspect samples": Command("Show what a run has sampled, token by token, and what it was worth.", _inspect_samples),
     "compare": Command("Lay runs side by side: what differs between them, what each took, how far apart they ended.", _compare),
+    "report": Command("Write one HTML file about runs: curves, samples, data, time, events; or serve it while they go on.", _report),
     "plan sft": Command("Say what sft would hold on each device, and what to change where that is too much.", _plan_sft),
     "generate": Command("Sample completions of a file of prompts, with their log-probs.", _generate),
     "merge": Command("Add a LoRA adapter into the weights of its base model.", _merge),

@@ -19,6 +19,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "prm": ["PRMConfig"],
         "prompts": ["PromptsConfig"],
         "reference": ["KnownReferenceConfig", "ReferenceConfig"],
+        "report": ["PageConfig"],
         "reward": ["RewardConfig"],
         "rewards": ["RewardsConfig"],
         "rloo": ["RLOOConfig"],

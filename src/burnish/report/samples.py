@@ -4,7 +4,8 @@
     group, sample     the row that was the prompt; which of its completions
     prompt, prompt_tokens, completion, finish_reason
     tokens            ids after the prompt, and beside them, one for each: logp (null where the policy did not say it), sampled_logp (null
-                      where that is the same; else of the distribution it was drawn from), trained (0 or 1)
+                      where that is the same; else of the distribution it was drawn from), trained (0 or 1), and, where the reference was
+                      asked before anything was learnt, ref_logp (null where it was not)
     rewards, reward   by function (null: nothing to say; {"failure": …}), and their weighted sum (null: none)
     advantage, version, extras
 
@@ -20,6 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from burnish.report.memory import note_memory
 from burnish.report.metrics import MetricsError
 
 if TYPE_CHECKING:
@@ -40,7 +42,8 @@ class SampleFiles:
         self.place: Place = (0, 0)
 
     def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
-        """One member of the lines of one step."""
+        """One member of the lines of one step. What was sampled for it is in memory now, which is noted."""
+        lines = list(lines)
         content = gzip.compress("".join(json.dumps(line, ensure_ascii=False, default=_plain) + "\n" for line in lines).encode(), mtime=0)
         number, size = self.place
         if size and size + len(content) > self._largest:
@@ -54,6 +57,8 @@ class SampleFiles:
         except OSError as error:
             raise MetricsError(f"{self._file(number)} cannot be written ({error.strerror}); free some space and start again.") from error
         self.place = (number, size + len(content))
+        if lines:
+            note_memory(self.folder.parent, lines[0].get("step", 0), "sampling")
 
     def cut(self, place: Place) -> None:
         """Nothing is left of what was appended after `place`."""

@@ -82,10 +82,13 @@ def lines_of(
 ) -> list[dict[str, Any]]:
     """Lines of `samples.jsonl`, one for each rollout. `name`: of the set; `names`: of the reward functions; `text`: of token ids."""
     lines = []
-    for group, rewards, advantages in zip(groups, judged.rewards, judged.advantages, strict=True):
+    references: Sequence[Sequence[np.ndarray | None]] = judged.ref_logps or [[None] * len(group.rollouts) for group in groups]
+    for group, rewards, advantages, known in zip(groups, judged.rewards, judged.advantages, references, strict=True):
         prompt = text(group.prompt.token_ids)
-        for rollout, reward, advantage in zip(group.rollouts, rewards, advantages, strict=True):
+        for rollout, reward, advantage, reference in zip(group.rollouts, rewards, advantages, known, strict=True):
             line = _line(rollout) | {"reward": reward, "advantage": advantage}
+            if reference is not None:
+                line["ref_logp"] = _spread(rollout, reference)
             line |= {"rewards": dict(zip(names, map(_plain, rollout.rewards), strict=True))}
             asked = {"prompt": prompt, "prompt_tokens": _asked(group, rollout)}
             lines.append({"step": step, "set": name, "group": group.prompt.place, **asked, **line})
@@ -111,6 +114,14 @@ def _line(rollout: Rollout) -> dict[str, Any]:
         "version": min(versions, default=None),
         "extras": dict(rollout.extras),
     }
+
+
+def _spread(rollout: Rollout, logp: np.ndarray) -> list[float | None]:
+    """Of the sampled tokens, beside all tokens."""
+    rest, found = iter(_rounded(logp, len(logp))), list[float | None]()
+    for segment in rollout.segments:
+        found += [next(rest) if segment.trained else None for _ in range(len(segment))]
+    return found
 
 
 def _rounded(logp: np.ndarray | None, length: int) -> list[float | None]:

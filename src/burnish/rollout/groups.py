@@ -93,6 +93,8 @@ class Judged:
     signal: tuple[bool, ...]
     """Whether there is anything to learn from a group."""
     metrics: Totals = field(default_factory=dict)
+    ref_logps: tuple[Sequence[np.ndarray], ...] = ()
+    """Of each rollout the log-probs of its sampled tokens under the reference, where that was asked."""
 
 
 class Conversation(Protocol):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from burnish.ops.reduce import Totals
 from burnish.rollout.examples import examples_of
-from burnish.rollout.groups import Group, Judged
+from burnish.rollout.groups import Group, Judged, Rollout
 from burnish.types import Example
 
 ROUNDING = 1e-5
@@ -61,31 +61,48 @@ def judged(table: RewardTable, reward_B: Tensor, valid_B: Tensor, advantage_B: T
     )
 
 
-def divergences(groups: Sequence[Group], ref_logps: Callable[[Sequence[Example]], list[np.ndarray]]) -> Tensor:
-    """``log π(y) - log π_ref(y)`` of every rollout, over all its sampled tokens, in nats: float64 `[B]`. 0 where that is `ROUNDING`.
+def reference_logps(groups: Sequence[Group], ref_logps: Callable[[Sequence[Example]], list[np.ndarray]]) -> list[list[np.ndarray]]:
+    """Group by group and rollout by rollout the log-probs of all its sampled tokens under the reference, in nats.
 
     `ref_logps`: log-probs of all targets of each example under the reference. Call on every rank.
     """
     examples = [examples_of(group, [True] * len(group.rollouts), [0.0] * len(group.rollouts), keep_all=True) for group in groups]
     found = iter(ref_logps([one for group in examples for one in group]))
-    of_groups = [_of_group(group, [next(found) for _ in mine]) for group, mine in zip(groups, examples, strict=True)]
-    return torch.tensor([one for group in of_groups for one in group], dtype=torch.float64)
+    return [_of_group(group, [next(found) for _ in mine]) for group, mine in zip(groups, examples, strict=True)]
 
 
-def _of_group(group: Group, logps: list[np.ndarray]) -> list[float]:
+def behaviour_logps(rollout: Rollout) -> np.ndarray:
+    """Of all its sampled tokens under the policy that sampled them, in nats; float64."""
+    said = [np.asarray(segment.behaviour_logp, np.float64) for segment in rollout.segments if segment.trained]
+    return np.concatenate([np.zeros(0), *said])
+
+
+def divergences(groups: Sequence[Group], references: Sequence[Sequence[np.ndarray]]) -> Tensor:
+    """``log π(y) - log π_ref(y)`` of every rollout, over all its sampled tokens, in nats: float64 `[B]`. 0 where that is `ROUNDING`.
+
+    `references`: of `reference_logps`.
+    """
+    sums = []
+    for group, mine in zip(groups, references, strict=True):
+        for rollout, reference in zip(group.rollouts, mine, strict=True):
+            total = float((behaviour_logps(rollout) - reference).sum())
+            sums.append(total if abs(total) > ROUNDING * len(reference) else 0.0)
+    return torch.tensor(sums, dtype=torch.float64)
+
+
+def _of_group(group: Group, logps: list[np.ndarray]) -> list[np.ndarray]:
     """In the order in which `examples_of` lays paths out: those that share the prompt in one example, each other in its own."""
     shares = any(not path.own_prompt for rollout in group.rollouts for path in rollout.paths)
     shared, own = (logps[0] if shares else np.zeros(0)), iter(logps[shares:])
-    sums = []
+    found = []
     for rollout in group.rollouts:
-        total, tokens = 0.0, 0
+        parts = [np.zeros(0)]
         for path in rollout.paths:
-            said = [segment for segment in path.segments if segment.trained]
-            behaviour = np.concatenate([np.asarray(segment.behaviour_logp, np.float64) for segment in said])
             if path.own_prompt:
-                reference = next(own)
-            else:
-                reference, shared = shared[: len(behaviour)], shared[len(behaviour) :]
-            total, tokens = total + float((behaviour - reference).sum()), tokens + len(behaviour)
-        sums.append(total if abs(total) > ROUNDING * tokens else 0.0)
-    return sums
+                parts.append(next(own))
+                continue
+            count = sum(len(segment) for segment in path.segments if segment.trained)
+            parts.append(shared[:count])
+            shared = shared[count:]
+        found.append(np.concatenate(parts))
+    return found

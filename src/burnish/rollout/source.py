@@ -16,9 +16,9 @@ from burnish.data.batches import NOTHING, Cursor, StepBatch, make_step
 from burnish.data.tree import split_example
 from burnish.distributed.launch import Launch
 from burnish.ops.reduce import Totals, add, means
+from burnish.report.advice import Advice
 from burnish.report.samples import SampleFiles
 from burnish.rewards.total import FailureCount
-from burnish.rollout.advice import Advice
 from burnish.rollout.collect import Collected, Collector, Phase
 from burnish.rollout.drawing import Prompts
 from burnish.rollout.examples import examples_of, lines_of, packed, unpacked, with_behaviour

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -35,7 +36,7 @@ from burnish.rollout.collect import Collector, OneTurn
 from burnish.rollout.drawing import Render
 from burnish.rollout.examples import lines_of
 from burnish.rollout.groups import Conversation, Group, Judged, Prompt
-from burnish.rollout.judging import divergences
+from burnish.rollout.judging import behaviour_logps, divergences, reference_logps
 from burnish.rollout.local import LocalSampler, sampling_of
 from burnish.rollout.prompts import PromptRenderer
 from burnish.rollout.sampler import Sampler, Sampling
@@ -238,15 +239,19 @@ class OnlineTrainer(Trainer[C]):
         return sampling_of(self.args, sorted(stops), self.args.seed)
 
     def _judged(self, groups: Sequence[Group]) -> Judged:
-        return self.judge(groups, [1.0] * len(self.conversation_rewards) + self.rewards.weights)
+        self._ref_logps: list[list[np.ndarray]] = []
+        judged = self.judge(groups, [1.0] * len(self.conversation_rewards) + self.rewards.weights)
+        return replace(judged, ref_logps=tuple(self._ref_logps))
 
     def divergences(self, groups: Sequence[Group]) -> Tensor:
         """``log π - log π_ref`` of every rollout `[B]`: 0 before the first step, where the policy is its own reference."""
         reference = self.started.reference
         assert reference is not None
         if not self.state.global_step and self.args.ref_model_name_or_path is None:
-            return torch.zeros(sum(len(group.rollouts) for group in groups), dtype=torch.float64)
-        return divergences(groups, lambda examples: spread(examples, reference, self.max_tokens, self.here))
+            self._ref_logps = [[behaviour_logps(rollout) for rollout in group.rollouts] for group in groups]
+        else:
+            self._ref_logps = reference_logps(groups, lambda examples: spread(examples, reference, self.max_tokens, self.here))
+        return divergences(groups, self._ref_logps)
 
     @torch.no_grad()
     def _policy_logps(self, examples: Sequence[Example]) -> Any:

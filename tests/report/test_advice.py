@@ -2,7 +2,7 @@
 
 import pytest
 
-from burnish.rollout.advice import PATIENCE, Advice
+from burnish.report.advice import PATIENCE, Advice
 
 GOOD = {"frac_groups_with_signal": 0.5, "completions/clipped_ratio": 0.3, "completions/unique_ratio": 0.9, "rewards/failed": 0.0}
 BAD = {
