@@ -1,9 +1,9 @@
 """The curve of a run that learns from rewards, for a page: what was logged, as JSON, and a drawing of it, as SVG.
 
-    python tools/curve.py runs/smollm2-chain-sum eval_test_accuracy docs/curves/chain_sum
+    python tools/curve.py runs/smollm2-chain-sum rewards/numeric/mean eval_test_accuracy docs/curves/chain_sum
 
-writes `chain_sum.json` and `chain_sum.svg`: the reward of the sampled answers of every step, and the named metric of the held-out set with
-its standard error where it was evaluated.
+writes `chain_sum.json` and `chain_sum.svg`: a share of the sampled answers of every step, and one of the held-out set with its standard
+error where it was evaluated.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ STYLE = (
 
 
 def main() -> None:
-    if len(sys.argv) != 4:
-        raise SystemExit("usage: curve.py RUN METRIC OUTPUT")
-    lines, metric, output = read_metrics(Path(sys.argv[1]) / "metrics.jsonl"), sys.argv[2], Path(sys.argv[3])
-    train = [(line["step"], round(line["reward"], 4)) for line in lines if "reward" in line]
+    if len(sys.argv) != 5:
+        raise SystemExit("usage: curve.py RUN METRIC HELD_OUT_METRIC OUTPUT")
+    run, sampled, metric, output = Path(sys.argv[1]), sys.argv[2], sys.argv[3], Path(sys.argv[4])
+    lines = read_metrics(run / "metrics.jsonl")
+    train = [(line["step"], round(line[sampled], 4)) for line in lines if sampled in line]
     held = [(line["step"], round(line[metric], 4), round(line.get(f"{metric}_stderr", 0.0), 4)) for line in lines if metric in line]
     output.parent.mkdir(parents=True, exist_ok=True)
-    record = {"columns": {"train": ["step", "reward"], "held_out": ["step", metric, "standard error"]}, "train": train, "held_out": held}
+    record = {"columns": {"train": ["step", sampled], "held_out": ["step", metric, "standard error"]}, "train": train, "held_out": held}
     output.with_suffix(".json").write_text(json.dumps(record) + "\n")
     output.with_suffix(".svg").write_text(drawn(train, held))
     print(f"{output}.json and .svg: {len(train)} steps, {held[0][1]:.1%} to {held[-1][1]:.1%} of the held-out")
