@@ -1,0 +1,68 @@
+"""The figures of a run in the terminal, and beside them those of an earlier run: whether two runs say the same.
+
+    python -m bench.table [runs/bench] [--beside bench/results]
+
+Two figures agree where their ranges meet, each widened by half its width on either side (`numbers.within`). CPU and wall seconds change
+with the machine, and with what else it does; ratios, memory and exponents should not.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.figures import MEASURES, figures, machine_line, read, with_range
+from bench.numbers import Spread, within
+from bench.suites import NAMES
+
+
+def show(folder: Path, beside: Path | None, suites: Sequence[str]) -> None:
+    """Prints every figure of `folder`; those of the same name in `beside`, and how many agree."""
+    agreed = {True: 0, False: 0}
+    before = {
+        (suite, case["name"], *named): (one, record["options"]["short"])
+        for suite, record in (read(beside, suites) if beside else {}).items()
+        for case in record["cases"]
+        for *named, one in figures(case)
+    }
+    for suite, record in read(folder, suites).items():
+        print(f"\n{suite}: {machine_line(record)}")
+        for case in record["cases"]:
+            print(f"  {case['title']}")
+            for side, measure, one in figures(case):
+                other, short = before.get((suite, case["name"], side, measure), (None, None))
+                line = f"    {side:<34} {titled(measure):<44} {with_range(one, scale_of(measure)):<24}"
+                if isinstance(other, Spread) and short == record["options"]["short"]:
+                    same = within(one, other)
+                    agreed[same] += 1
+                    line += f" {with_range(other, scale_of(measure)):<24} {'the same' if same else 'DIFFERS'}"
+                print(line.rstrip())
+            for product, share in case["summary"].get("share_of_peak", {}).items():
+                print(f"    {'':<34} {f'of the float32 product ({product})':<44} {share['median']:.0%}")
+    if sum(agreed.values()):
+        print(f"\nbeside {beside}: {agreed[True]} figures the same, {agreed[False]} that differ")
+
+
+def titled(measure: str) -> str:
+    kind = measure.split()[-1]
+    return measure.replace(kind, MEASURES[kind][0])
+
+
+def scale_of(measure: str) -> float:
+    """Ratios and exponents are shown as they are."""
+    return MEASURES[measure][1] if measure in MEASURES else 1.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.table", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("runs/bench"))
+    parser.add_argument("--beside", type=Path)
+    given = parser.parse_args()
+    show(given.folder, given.beside, NAMES)
+
+
+if __name__ == "__main__":
+    main()
