@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,18 +39,22 @@ def spread_of(record: Mapping[str, Any]) -> Spread:
 
 
 def number(value: float) -> str:
-    """Three digits that mean something."""
-    if value == 0.0 or abs(value) >= 99.5:
-        return f"{value:,.0f}"
-    digits = 2 if abs(value) >= 1 else 3
-    return f"{value:.1f}" if abs(value) >= 9.995 else f"{value:.{digits}f}"
+    """Three digits, and all of those before the point."""
+    if value == 0.0:
+        return "0"
+    before = math.floor(math.log10(float(f"{abs(value):.3g}"))) + 1
+    return f"{value:,.{max(0, 3 - before)}f}"
 
 
-def with_range(one: Spread, scale: float = 1.0) -> str:
-    """The median, and in brackets the least and the greatest where there are several."""
-    said = number(one.median / scale)
-    low, high = number(one.low / scale), number(one.high / scale)
-    return f"{said} ({low}–{high})" if one.count > 1 and low != high else said
+def slope(value: float) -> str:
+    """An exponent: its second digit is the last that means something."""
+    return f"{value:.2f}"
+
+
+def with_range(one: Spread, scale: float = 1.0, said: Callable[[float], str] = number) -> str:
+    """The median, and in brackets the least and the greatest where they differ."""
+    median, low, high = (said(value / scale) for value in (one.median, one.low, one.high))
+    return f"{median} ({low}–{high})" if low != high else median
 
 
 def figures(case: Mapping[str, Any]) -> Iterator[tuple[str, str, Spread]]:
@@ -67,16 +72,20 @@ def figures(case: Mapping[str, Any]) -> Iterator[tuple[str, str, Spread]]:
             yield case["title"], f"exponent of {measure}", spread_of(slope)
 
 
-def machine_line(record: Mapping[str, Any]) -> str:
-    """Where, when and by what command."""
-    at, options = record["machine"], record["options"]
+def run_line(record: Mapping[str, Any]) -> str:
+    """By what command and when, and what else the machine did."""
+    options = record["options"]
     threads = "one thread" if options["threads"] == 1 else f"{options['threads']} threads"
-    machine = f"{at['processor']}, {at['cores']} cores, {at['memory_bytes'] / 2**30:.0f} GiB"
-    load = f"load {record['load_before']:.1f} before and {record['load_after']:.1f} after"
-    return f"`{record['command']}`, {record['date']}, commit {record['commit']}; {machine}; {threads}, {options['compute_dtype']}; {load}"
+    load = f"load of the machine {record['load_before']:.1f} before and {record['load_after']:.1f} after"
+    return f"`{record['command']}`, {record['date']}, commit {record['commit']}; {threads}, {options['compute_dtype']}; {load}"
 
 
-def version_line(record: Mapping[str, Any]) -> str:
+def machine_line(record: Mapping[str, Any]) -> str:
+    at = record["machine"]
+    return f"{at['processor']}, {at['cores']} cores, {at['memory_bytes'] / 2**30:.0f} GiB, {at['system']}"
+
+
+def version_lines(record: Mapping[str, Any]) -> list[str]:
     """Of each environment: packages and their versions."""
-    every = [", ".join(f"{name} {said}" for name, said in found.items()) for found in record["versions"].values()]
-    return "; ".join(dict.fromkeys(every))
+    every = {name: ", ".join(f"{package} {version}" for package, version in found.items()) for name, found in record["versions"].items()}
+    return [f"in `{name}` {versions}" for name, versions in every.items()]

@@ -150,13 +150,13 @@ class Bench:
             except TurnError as error:
                 into["failed"] = str(error)
                 self.failed.append(f"{suite}: {case.name}: {side.name}: {error}")
-                print(f"{suite:<11}{case.name:<14}{side.name:<30} FAILED\n{error}", flush=True)
+                print(f"{suite:<11}{case.name:<16}{side.name:<30} FAILED\n{error}", flush=True)
                 continue
             if case.work is not None and side is case.sides[0]:
                 turn["measures"]["flop"] = case.work(turn["facts"])
             into["turns"].append(turn)
             shown = "  ".join(f"{name} {', '.join(f'{value:.4g}' for value in turn['measures'].get(name, []))}" for name in case.shown)
-            print(f"{suite:<11}{case.name:<14}{side.name:<30} round {number}  {shown}", flush=True)
+            print(f"{suite:<11}{case.name:<16}{side.name:<30} round {number}  {shown}", flush=True)
 
     def _write(self, suite: str) -> None:
         record = self._records[suite]

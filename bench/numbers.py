@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from statistics import fmean, median
 
 LEAST_WIDTH = 0.02
-"""Relative: two medians that are this near are the same, however narrow their ranges."""
+"""Two medians that are this near, relatively, are the same, however narrow their ranges."""
+LEAST_SLOPE = 0.05
+"""Likewise two exponents, absolutely: they are at times 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,16 +45,18 @@ def exponent(xs: Sequence[float], ys: Sequence[float]) -> float:
     return covariance / math.fsum((x - mean_x) ** 2 for x in log_x)
 
 
-def within(first: Spread, second: Spread) -> bool:
+def within(first: Spread, second: Spread, *, exponents: bool = False) -> bool:
     """Whether two runs say the same: their ranges meet, each with half of its width more on either side.
 
     Of a few values the range misses as many again too often to be compared as it is: with three on each side, ranges of the same noise
     stay apart once in ten times, and widened about once in a hundred.
     """
-    (low, high), (other_low, other_high) = _widened(first), _widened(second)
+    (low, high), (other_low, other_high) = (
+        _widened(one, LEAST_SLOPE if exponents else LEAST_WIDTH * abs(one.median)) for one in (first, second)
+    )
     return low <= other_high and other_low <= high
 
 
-def _widened(one: Spread) -> tuple[float, float]:
-    more = max(one.high - one.low, LEAST_WIDTH * abs(one.median)) / 2
+def _widened(one: Spread, least: float) -> tuple[float, float]:
+    more = max(one.high - one.low, least) / 2
     return one.low - more, one.high + more

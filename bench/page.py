@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.figures import MEASURES, machine_line, number, read, spread_of, version_line, with_range
+from bench.figures import MEASURES, machine_line, number, read, run_line, slope, spread_of, version_lines, with_range
 from bench.plots import drawn
 from bench.processes import ROOT
 from bench.suites import NAMES, suite
@@ -39,14 +39,21 @@ Record = dict[str, Any]
 
 def page(results: Mapping[str, Record]) -> str:
     sections = [growth_section(record) if name == "growth" else section(name, record) for name, record in results.items()]
-    return "\n".join([HEAD, *sections])
+    return "\n".join([HEAD, *places(results), "", *sections]).rstrip() + "\n"
+
+
+def places(results: Mapping[str, Record]) -> list[str]:
+    """Each machine, and each environment there, once."""
+    machines: dict[str, dict[str, None]] = {}
+    for record in results.values():
+        machines.setdefault(machine_line(record), {}).update(dict.fromkeys(version_lines(record)))
+    return [f"- {machine}: {'; '.join(versions)}." for machine, versions in machines.items()]
 
 
 def opening(name: str, record: Record) -> str:
     """Heading, what the suite does, and by which command, where and when it was done."""
     module = suite(name)
-    form = "The short form. " if record["options"]["short"] else ""
-    return f"## {module.TITLE}\n\n{inspect.getdoc(module)}\n\n{form}{machine_line(record)}. {version_line(record)}.\n"
+    return f"## {module.TITLE}\n\n{inspect.getdoc(module)}\n\nMeasured by {run_line(record)}.\n"
 
 
 def section(name: str, record: Record) -> str:
@@ -100,21 +107,14 @@ def growth_section(record: Record) -> str:
 
 def growth_row(case: Mapping[str, Any], measure: str) -> tuple[str, ...]:
     (heading, scale), expected = MEASURES[measure], f"{case['growth'][measure]:g}"
-    points, slope = points_of(case, measure), case["summary"].get("exponents", {}).get(measure)
+    points, found = points_of(case, measure), case["summary"].get("exponents", {}).get(measure)
     if not points:
         return (case["axis"], heading, *["failed"] * 5, expected)
     sizes = [f"{points[i]['x']:,.0f}" for i in (0, -1)]
     costs = " to ".join(number(points[i]["median"] / scale) for i in (0, -1))
     middles = [point["median"] for point in points]
-    return (
-        case["axis"],
-        heading,
-        *sizes,
-        costs,
-        f"{max(middles) / min(middles):.2f}",
-        with_range(spread_of(slope)) if slope else "–",
-        expected,
-    )
+    exponent = with_range(spread_of(found), said=slope) if found else "–"
+    return (case["axis"], heading, *sizes, costs, f"{max(middles) / min(middles):.2f}", exponent, expected)
 
 
 def points_of(case: Mapping[str, Any], measure: str) -> list[dict[str, float]]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,24 +45,27 @@ def timed(command: Sequence[str], threads: int, *, status: int = 0) -> tuple[Tak
     Raises:
         TurnError: it ended with another status than `status`.
     """
-    with tempfile.TemporaryFile("w+") as said:
-        began = time.perf_counter()
-        process = subprocess.Popen(command, env=environment(threads), stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT)
-        try:
-            _, code, used = os.wait4(process.pid, 0)
-        except BaseException:
-            process.kill()
-            raise
-        wall = time.perf_counter() - began
-        process.returncode = os.waitstatus_to_exitcode(code)  # it has been waited for
-        said.seek(0)
-        text = said.read()
-    if process.returncode != status:
+    with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
+        answer, said = Path(scratch, "answer"), Path(scratch, "said")
+        waiter = [sys.executable, "-I", "-S", str(Path(__file__).with_name("waiter.py")), str(answer), *command]
+        with said.open("w") as out:
+            process = subprocess.Popen(
+                waiter, env=environment(threads), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, process_group=0
+            )
+            try:
+                process.wait()
+            except BaseException:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
+        text = said.read_text(errors="replace")
+        if not answer.exists():
+            raise TurnError(f"{text}\n\n{' '.join(command)} could not be started.")
+        ended, cpu, wall, peak = map(float, answer.read_text().split())
+    if ended != status:
         lines = text.strip().splitlines()
         begun = next((line for line in reversed(lines) if line.startswith("options ")), "")
-        raise TurnError("\n".join([*lines[-LAST:], "", f"{' '.join(command)} ended with status {process.returncode}, its {begun}."]))
-    bytes_in = 1 if sys.platform == "darwin" else 1024
-    return Taken(cpu_s=used.ru_utime + used.ru_stime, wall_s=wall, peak_bytes=used.ru_maxrss * bytes_in), text
+        raise TurnError("\n".join([*lines[-LAST:], "", f"{' '.join(command)} ended with status {ended:.0f}", begun]))
+    return Taken(cpu_s=cpu, wall_s=wall, peak_bytes=int(peak) * (1 if sys.platform == "darwin" else 1024)), text
 
 
 def ask(subject: str, specs: Sequence[dict[str, Any]], *, python: Path | None = None, threads: int = 1) -> tuple[list[Any], Taken]:

@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.figures import MEASURES, figures, machine_line, read, with_range
+from bench.figures import MEASURES, figures, number, read, run_line, slope, with_range
 from bench.numbers import Spread, within
 from bench.suites import NAMES
 
@@ -27,16 +27,16 @@ def show(folder: Path, beside: Path | None, suites: Sequence[str]) -> None:
         for *named, one in figures(case)
     }
     for suite, record in read(folder, suites).items():
-        print(f"\n{suite}: {machine_line(record)}")
+        print(f"\n{suite}: {run_line(record)}")
         for case in record["cases"]:
             print(f"  {case['title']}")
             for side, measure, one in figures(case):
                 other, short = before.get((suite, case["name"], side, measure), (None, None))
-                line = f"    {side:<34} {titled(measure):<44} {with_range(one, scale_of(measure)):<24}"
+                line = f"    {side:<34} {titled(measure):<44} {told(one, measure):<24}"
                 if isinstance(other, Spread) and short == record["options"]["short"]:
-                    same = within(one, other)
+                    same = within(one, other, exponents=measure.startswith("exponent"))
                     agreed[same] += 1
-                    line += f" {with_range(other, scale_of(measure)):<24} {'the same' if same else 'DIFFERS'}"
+                    line += f" {told(other, measure):<24} {'the same' if same else 'DIFFERS'}"
                 print(line.rstrip())
             for product, share in case["summary"].get("share_of_peak", {}).items():
                 print(f"    {'':<34} {f'of the float32 product ({product})':<44} {share['median']:.0%}")
@@ -49,9 +49,9 @@ def titled(measure: str) -> str:
     return measure.replace(kind, MEASURES[kind][0])
 
 
-def scale_of(measure: str) -> float:
-    """Ratios and exponents are shown as they are."""
-    return MEASURES[measure][1] if measure in MEASURES else 1.0
+def told(one: Spread, measure: str) -> str:
+    """Ratios and exponents as they are."""
+    return with_range(one, MEASURES[measure][1] if measure in MEASURES else 1.0, slope if measure.startswith("exponent") else number)
 
 
 def main() -> None:

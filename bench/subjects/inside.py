@@ -51,11 +51,6 @@ def resident_bytes() -> int:
     return status_bytes("VmRSS")
 
 
-def own_bytes() -> int:
-    """Likewise without what is mapped from files."""
-    return status_bytes("RssAnon")
-
-
 def status_bytes(name: str) -> int:
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []

@@ -121,13 +121,13 @@ def tokens(options: Options) -> Case:
 
 def streamed(options: Options) -> Case:
     points = (10_000, 100_000, 300_000) if options.short else (10_000, 100_000, 1_000_000, 10_000_000)
-    spec = {"points": points, "model": str(options.model), "threads": options.threads}
+    common = {"model": str(options.model), "threads": options.threads}
     return Case(
         name="rows",
         title="rows of a file",
-        about="A file of rows of 64 bytes, streamed and made examples of: the most memory of its own that the process "
-        "held until then (pages of the file, which the system maps and may drop, aside), and CPU seconds.",
-        sides=[Side(name="rows", subject="stream", spec=spec, x=points)],
+        about="Files of rows of about 64 bytes, streamed to their end and made examples of: the most memory of its own that the process "
+        "held (pages of the file, which the system maps and may drop, aside), and CPU seconds.",
+        sides=[Side(name=f"{rows}", subject="stream", spec=common | {"rows": rows}, x=(rows,)) for rows in points],
         shown=("own_bytes", "cpu_s"),
         growth={"own_bytes": 0.0, "cpu_s": 1.0},
         axis="rows of a file",

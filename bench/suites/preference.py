@@ -94,5 +94,5 @@ def case(task: str, options: Options) -> Case:
         sides=sides(task, rows, len(completions), options),
         same="first_loss",
         shown=SHOWN if task == "dpo-ahead" else SHOWN[:3],
-        work=None if task.startswith("kto") else work,  # KTO's reference point takes a further pass over half as many tokens
+        work=None if task.startswith("kto") else work,  # KTO's reference point takes further passes
     )

@@ -1,4 +1,4 @@
-"""A reward model on the pairs of the preference suite: `as it comes` and `best` are as there."""
+"""A reward model on the pairs of the preference suite. `as it comes` and `best` are as there."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """SFT on rows of very unequal length.
 
 TRL runs as it comes (the step as one padded batch, its default gradient checkpointing on), and as its user would best run it on a CPU: one
-row at a time with accumulation, which pads nothing. Of the settings that were tried (docs/measured.md has them all), eager attention
-without checkpointing was the fastest, and sdpa with it the smallest; the short form leaves the latter out.
+row at a time with accumulation, which pads nothing. Of the settings that were tried ([Measured once](measured.md) has them all), eager
+attention without checkpointing was the fastest, and sdpa with it the smallest; the short form leaves the latter out.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""How fast the command line and the imports answer: whole processes, beside TRL's. Each turn of ours is ten processes, as they are short.
+"""How fast the command line and the imports answer: whole processes, beside TRL's. What ours does in a moment it does ten times
+a turn, of which the median counts.
 
 The mistyped flag lacks a letter of `learning_rate`; TRL is told beside it to use the CPU, or it would speak of a missing GPU instead.
 """
