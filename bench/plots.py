@@ -55,10 +55,9 @@ def _ticks(bottom: float, top: float) -> list[float]:
 
 
 def _count(x: float) -> str:
-    for size, name in ((1e6, " million"), (1e3, "k")):
-        if x >= 10 * size or (x >= size and x % size == 0):
-            return f"{x / size:.0f}{name}" if x >= 10 * size else f"{x / size:g}{name}"
-    return f"{x:g}"
+    if x >= 1e6:
+        return f"{x / 1e6:.3g} million"
+    return f"{x / 1e3:.3g}k" if x >= 1e4 else f"{x:g}"
 
 
 def _polyline(kind: str, points: Sequence[tuple[float, float]]) -> str:

@@ -9,8 +9,10 @@ with the machine, and with what else it does; ratios, memory and exponents shoul
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from bench.figures import MEASURES, figures, number, read, run_line, slope, with_range
 from bench.numbers import Spread, within
@@ -18,30 +20,34 @@ from bench.suites import NAMES
 
 
 def show(folder: Path, beside: Path | None, suites: Sequence[str]) -> None:
-    """Prints every figure of `folder`; those of the same name in `beside`, and how many agree."""
-    agreed = {True: 0, False: 0}
-    before = {
-        (suite, case["name"], *named): (one, record["options"]["short"])
-        for suite, record in (read(beside, suites) if beside else {}).items()
-        for case in record["cases"]
-        for *named, one in figures(case)
-    }
+    """Prints every figure of `folder`; those of the same form in `beside`, and how many agree."""
+    before = read(beside, suites) if beside else {}
+    agreed: Counter[bool] = Counter()
     for suite, record in read(folder, suites).items():
+        others = comparable(record, before.get(suite))
         print(f"\n{suite}: {run_line(record)}")
         for case in record["cases"]:
             print(f"  {case['title']}")
             for side, measure, one in figures(case):
-                other, short = before.get((suite, case["name"], side, measure), (None, None))
-                line = f"    {side:<34} {titled(measure):<44} {told(one, measure):<24}"
-                if isinstance(other, Spread) and short == record["options"]["short"]:
+                line = f"    {side:<34} {titled(measure):<58} {told(one, measure):<24}"
+                if other := others.get((case["name"], side, measure)):
                     same = within(one, other, exponents=measure.startswith("exponent"))
                     agreed[same] += 1
                     line += f" {told(other, measure):<24} {'the same' if same else 'DIFFERS'}"
                 print(line.rstrip())
             for product, share in case["summary"].get("share_of_peak", {}).items():
-                print(f"    {'':<34} {f'of the float32 product ({product})':<44} {share['median']:.0%}")
-    if sum(agreed.values()):
+                print(f"    {'':<34} {f'of the float32 product ({product})':<58} {share['median']:.0%}")
+    if agreed.total():
         print(f"\nbeside {beside}: {agreed[True]} figures the same, {agreed[False]} that differ")
+
+
+def comparable(record: dict[str, Any], before: dict[str, Any] | None) -> dict[tuple[str, str, str], Spread]:
+    """The figures of an earlier run, by case, side and measure; of another processor only those without seconds, of another form none."""
+    if before is None or any(before["options"][name] != record["options"][name] for name in ("short", "threads", "compute_dtype")):
+        return {}
+    every = {(case["name"], side, measure): one for case in before["cases"] for side, measure, one in figures(case)}
+    here = before["machine"]["processor"] == record["machine"]["processor"]
+    return {key: one for key, one in every.items() if here or key[2].startswith(("×", "exponent")) or key[2].endswith("_bytes")}
 
 
 def titled(measure: str) -> str:
