@@ -9,6 +9,7 @@ docs/benchmarks.md of such files, `python -m bench.table` prints them and says w
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from bench.table import show
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # a turn under way is ended with it
     given = parsed()
     options = Options(
         model=given.model,
