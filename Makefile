@@ -9,7 +9,7 @@ DIALOGUES := models/dialogues
 PREFERENCES := models/preferences
 CHAIN_SUM := models/chain_sum
 
-.PHONY: demo test test-browser test-real lint api format docs smollm2 first-run torture bench-sft bench-preference bench-sampler bench-grpo bench-prepare bench-plan bench-report bench-cli parity-sft parity-preference preferences real-preferences chain-sum vllm-server calculator clean help
+.PHONY: demo test test-browser test-real lint api format docs smollm2 first-run torture bench bench-long bench-page bench-plan bench-report parity-sft parity-preference preferences real-preferences chain-sum vllm-server calculator clean help
 
 help:             ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 18
@@ -57,6 +57,7 @@ lint: .venv/dev   ## style, types, import contracts, budgets, what is on trial, 
 	$(BIN)/python tools/api.py
 	$(BIN)/python tools/deprecations.py
 	$(BIN)/python tools/tables.py
+	$(BIN)/python -m bench.page
 
 api: .venv/dev    ## record the stable surface, and the tables made from the source
 	$(BIN)/python tools/api.py --record
@@ -128,35 +129,27 @@ vllm-server: .venv-vllm/ready $(SMOLLM2)/.made  ## a vLLM server on this CPU, wi
 $(TEMPLATES): | .venv/core
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .cache/trl-$(TRL) trl==$(TRL)
 
-bench-sft: .venv/core .venv-trl/ready $(SMOLLM2)/.made  ## an SFT step beside TRL's
-	$(BIN)/python bench/sft.py --trl-python .venv-trl/bin/python
+# SUITES="growth sft" for some of them
+bench: .venv/core .venv-trl/ready $(SMOLLM2)/.made  ## ours beside TRL and how cost grows, in short: a table in less than 20 minutes
+	$(BIN)/python -m bench $(SUITES) --short --rounds 3 --minutes 18
 
-bench-preference: .venv/core .venv-trl/ready $(SMOLLM2)/.made  ## a step of DPO, KTO and a reward model beside TRL's
-	$(BIN)/python bench/preference.py --trl-python .venv-trl/bin/python
+bench-long: .venv/core .venv-trl/ready $(SMOLLM2)/.made  ## the same in full size, with ten million rows: hours
+	$(BIN)/python -m bench $(SUITES) --rounds 3
 
-bench-sampler: .venv/core $(SMOLLM2)/.made  ## sampling beside transformers' generate, and vLLM where .venv-vllm is
-	$(BIN)/python bench/sampler.py
-
-bench-grpo: .venv/core .venv-trl/ready $(SMOLLM2)/.made  ## a step of GRPO beside TRL's
-	$(BIN)/python bench/grpo.py --trl-python .venv-trl/bin/python
-
-bench-prepare: .venv/core .venv-trl/ready $(SMOLLM2)/.made  ## preparing 20,000 chat rows beside TRL
-	$(BIN)/python bench/prepare.py --trl-python .venv-trl/bin/python
+bench-page: .venv/core  ## docs/benchmarks.md of the last bench
+	$(BIN)/python -m bench.page --take runs/bench
 
 bench-plan: .venv/core $(SMOLLM2)/.made  ## memory as planned beside memory as measured
-	$(BIN)/python bench/plan.py
+	$(BIN)/python -m bench.plan
 
 bench-report: .venv/browser  ## how fast the report of 50,000 samples is written and opens
-	$(BIN)/python bench/report.py
-
-bench-cli: .venv/core  ## how fast the command line answers
-	$(BIN)/python bench/cli.py
+	$(BIN)/python -m bench.report
 
 parity-sft: .venv/core .venv-trl/ready $(SMOLLM2)/.made  ## the same three steps as TRL
-	$(BIN)/python bench/parity_sft.py --trl-python .venv-trl/bin/python
+	$(BIN)/python -m bench.parity_sft --trl-python .venv-trl/bin/python
 
 parity-preference: .venv/core .venv-trl/ready $(SMOLLM2)/.made  ## the same three steps of DPO, KTO and reward models as TRL
-	$(BIN)/python bench/parity_preference.py --trl-python .venv-trl/bin/python
+	$(BIN)/python -m bench.parity_preference --trl-python .venv-trl/bin/python
 
 clean:
 	rm -rf .venv .venv-trl .cache build dist

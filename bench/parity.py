@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from subject import run_all, trl_python
+from bench.processes import ask, trl_python
 
 TOLERANCES = {"loss": 1e-4, "grad_norm": 1e-3}
 """Relative."""
@@ -77,7 +77,7 @@ class Case:
     their_rows: list[dict[str, Any]] | None = None
     """Where theirs need another order."""
     more: dict[str, Any] = field(default_factory=dict)
-    """Further entries of the specification (see `one_run.py`): a chat template, an adapter, a reference."""
+    """Further entries of the specification (see `subjects/training.py`): a chat template, an adapter, a reference."""
     models: tuple[str, ...] = ("random", "SmolLM2")
     metrics: dict[str, float] = field(default_factory=dict)
     """Further metrics by how far apart they may be: relative, or absolute below 1."""
@@ -130,7 +130,7 @@ def run_both(
         python = trl_python(options.trl_python) if library == "trl" else None
         common = COMMON | {"learning_rate": learning_rate, "output_dir": str(scratch / "run")} | OWN[library]
         specs = [specification(case, library, common, model, options.threads) for case in cases.values()]
-        results = run_all(specs, python) if specs else []
+        results = ask("training", specs, python=python, threads=options.threads)[0] if specs else []
         logs[library] = {name: result["log"] for name, result in zip(cases, results, strict=True)}
         for name, log in logs[library].items():
             if len(log) != STEPS:

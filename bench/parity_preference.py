@@ -1,6 +1,6 @@
 """Three optimizer steps of ours and of TRL's DPOTrainer, KTOTrainer and RewardTrainer: same model, rows and options, in float32.
 
-    python bench/parity_preference.py --trl-python .venv-trl/bin/python
+    python -m bench.parity_preference --trl-python .venv-trl/bin/python
 
 prints loss and gradient norm of both for every loss and step, and exits with status 1 unless every loss agrees to 1e-4 and every
 gradient norm to 1e-3, both relative. How it is compared: `parity.py`. Rewards and log-probs are compared, too.
@@ -27,7 +27,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from parity import BATCH, FACTS, Case, arguments, main, make_random_llama
+from bench.parity import BATCH, FACTS, Case, arguments, main, make_random_llama
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' }}{% endfor %}"

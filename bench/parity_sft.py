@@ -1,6 +1,6 @@
 """Three optimizer steps of ours and of TRL's SFTTrainer: same model, rows, order and hyper-parameters, in float32.
 
-    python bench/parity_sft.py --trl-python .venv-trl/bin/python
+    python -m bench.parity_sft --trl-python .venv-trl/bin/python
 
 prints loss and gradient norm of both for each kind of row and each step, and exits with status 1 unless every loss agrees to
 1e-4 and every gradient norm to 1e-3, both relative. How it is compared: `parity.py`.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from parity import FACTS, Case, arguments, main
+from bench.parity import FACTS, Case, arguments, main
 
 # ChatML as SmolLM2 has it, with the marks TRL needs to know what the assistant said. Ours is given the same.
 MARKED_CHATML = (

@@ -1,6 +1,6 @@
 """`burnish plan` against measured peaks: what was estimated from the configuration alone, beside what a training really held.
 
-    python bench/plan.py [--only WORD ...]
+    python -m bench.plan [--only WORD ...]
 
 Every setting trains two steps of two micro-batches in fresh processes on the CPU, through `SFTTrainer`; measured is the most memory
 that a process ever held resident (of several, the largest). Models are random, of shapes given below, but for SmolLM2-135M. The exit
@@ -20,6 +20,8 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from bench.processes import ROOT
 
 STEPS = 2
 WITHIN = 0.15
@@ -154,8 +156,8 @@ def measure(setting: Setting, folder: Path, scratch: Path) -> int:
         facts = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": setting.processes, "LOCAL_WORLD_SIZE": setting.processes}
         facts |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1, "BENCH_OUTPUT": scratch / f"run-{port}"}
         environment = os.environ | {name: str(value) for name, value in facts.items()}
-        command = [sys.executable, str(Path(__file__).resolve()), "--one", str(spec)]
-        running.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True))
+        command = [sys.executable, "-m", "bench.plan", "--one", str(spec)]
+        running.append(subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True))
     said = [process.communicate()[1] for process in running]
     for process, words in zip(running, said, strict=True):
         if process.returncode:
@@ -164,8 +166,7 @@ def measure(setting: Setting, folder: Path, scratch: Path) -> int:
 
 
 def train(spec: dict[str, Any]) -> None:
-    from one_run import peak_bytes
-
+    from bench.subjects.inside import peak_bytes
     from burnish import SFTTrainer
 
     setting = SETTINGS[spec["setting"]]

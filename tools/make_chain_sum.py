@@ -2,7 +2,7 @@
 
     python tools/make_chain_sum.py models/chain_sum
 
-writes `train.jsonl` and `test.jsonl`, of rows ``{"prompt": [messages], "answer": "7"}``: the questions of the task `chain_sum`, each once. A
+writes `train.jsonl` and `test.jsonl`, of rows ``{"prompt": messages, "answer": "7"}``: the questions of the task `chain_sum`, each once. A
 question is held out or not by a hash of its text, so that no question is in both files.
 """
 

@@ -1,6 +1,4 @@
-"""Training runs of one library, in that library's own interpreter: a JSON list of specifications in, one of results out.
-
-    python bench/one_run.py SPECS.json RESULTS.json
+"""Training runs of one library, in that library's own interpreter.
 
 Ours and theirs run this same file. Only the import line and the names of the options differ, so that what is compared is
 the libraries and not two harnesses.
@@ -12,25 +10,24 @@ Specification::
      "pad_token": null, "rows": [{"text": …}, …], "options": {keyword arguments of the method's config}, "warm_up_steps": 1, "threads": 1,
      "attention": "sdpa", "fp32_precision": null | "bf16" (what `torch.backends.mkldnn.matmul.fp32_precision` is set to),
      "adapter": null | {keyword arguments of LoraConfig}, "adapter_from": null | folder of an adapter that is trained further,
-     "ref_model": null | folder}
+     "ref_model": null | folder, "completions": null | how many a step samples}
 
-Result::
+Answer::
 
-    {"log": [{"loss": …, "grad_norm": …, …}, … one for each optimizer step], "parameters": …, "peak_bytes": …,
-     "cpu_s": [… one for each measured step], "wall_s": […], "reference_cpu_s": … (computing the reference's log-probs ahead),
-     "versions": {…}}
+    {"log": [{"loss": …, "grad_norm": …, …}, … one for each optimizer step],
+     "measures": {"cpu_s": [… one for each measured step], "wall_s": […], "peak_bytes": [one], "cpu_s_per_1000": […, of sampled tokens],
+                  "reference_cpu_s": [one: computing the reference's log-probs ahead]},
+     "facts": {"first_loss": …, "layer_parameters": …, "head_parameters": …, "sampled_tokens": [… one for each measured step]}}
 """
 
 from __future__ import annotations
 
 import importlib
-import json
 import os
-import sys
 import time
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
+
+from bench.subjects.inside import Answer, clocks, peak_bytes, serve
 
 NAMES = {"sft": "SFT", "dpo": "DPO", "kto": "KTO", "reward": "Reward", "grpo": "GRPO", "rloo": "RLOO"}
 ONLINE = ("grpo", "rloo")
@@ -38,20 +35,11 @@ PASS = {"burnish": "prepare_to_run", "trl": "_precompute_ref_logps"}
 """The method of a trainer that computes the reference's log-probs ahead."""
 
 
-def main() -> None:
-    specs = json.loads(Path(sys.argv[1]).read_text())
-    os.environ["OMP_NUM_THREADS"] = str(specs[0]["threads"])
-    results = []
-    for spec in specs:
-        print(f"options were {spec['options']}", flush=True)
-        results.append(run(spec))
-    Path(sys.argv[2]).write_text(json.dumps(results))
-
-
-def run(spec: dict[str, Any]) -> dict[str, Any]:
+def run(spec: dict[str, Any]) -> Answer:
     import torch
     from transformers import AutoTokenizer
 
+    os.environ["OMP_NUM_THREADS"] = str(spec["threads"])
     torch.set_num_threads(spec["threads"])
     if spec.get("fp32_precision"):
         torch.backends.mkldnn.matmul.fp32_precision = spec["fp32_precision"]
@@ -61,21 +49,28 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
     if spec.get("pad_token"):
         tokenizer.pad_token = spec["pad_token"]
     model, more = load_models(spec)
-    clock, passes = make_clock(), list[float]()
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    clock, passes, facts = make_clock(), list[float](), parameters(model)
     more |= {"model": model, "train_dataset": spec["rows"], "processing_class": tokenizer, "callbacks": [clock]}
     trainer = make_trainer(spec["library"], spec.get("method", "sft"), spec["options"], more, passes)
     trainer.train()
-    measured = clock.readings[spec["warm_up_steps"] - 1 :] if spec["warm_up_steps"] else []
-    return {
-        "log": [numbers(line) for line in trainer.state.log_history if "grad_norm" in line],
-        "parameters": parameters,
-        "peak_bytes": peak_bytes(),
-        "cpu_s": [after[0] - before[0] for before, after in zip(measured, measured[1:], strict=False)],
-        "wall_s": [after[1] - before[1] for before, after in zip(measured, measured[1:], strict=False)],
-        "reference_cpu_s": sum(passes),
-        "versions": {name: version(name) for name in (spec["library"], "torch", "transformers")},
-    }
+    log = [numbers(line) for line in trainer.state.log_history if "grad_norm" in line]
+    read = clock.readings[spec["warm_up_steps"] - 1 :] if spec["warm_up_steps"] else []
+    steps = [(after[0] - before[0], after[1] - before[1]) for before, after in zip(read, read[1:], strict=False)]
+    measures = {"cpu_s": [cpu for cpu, _ in steps], "wall_s": [wall for _, wall in steps], "peak_bytes": [peak_bytes()]}
+    if sum(passes) > 0.0:
+        measures["reference_cpu_s"] = [sum(passes)]
+    if spec.get("completions"):
+        facts["sampled_tokens"] = [line["completions/mean_length"] * spec["completions"] for line in log[-len(steps) :]]
+        measures["cpu_s_per_1000"] = [1000 * cpu / n for cpu, n in zip(measures["cpu_s"], facts["sampled_tokens"], strict=True)]
+    return {"log": log, "measures": measures, "facts": facts | {"first_loss": log[0]["loss"]}}
+
+
+def parameters(model: Any) -> dict[str, Any]:
+    """Those that every token is multiplied by, and those that a token is scored with; embeddings are looked up."""
+    embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings()
+    own_head = head is not None and head.weight is not embedding
+    layers = sum(one.numel() for one in model.parameters()) - embedding.numel() - (head.weight.numel() if own_head else 0)
+    return {"layer_parameters": layers, "head_parameters": head.weight.numel() if head is not None else 0}
 
 
 def numbers(line: dict[str, Any]) -> dict[str, float]:
@@ -130,7 +125,7 @@ def make_clock() -> Any:
                     one.data.normal_(0.0, 0.1, generator=draw)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.readings.append((time.process_time(), time.perf_counter()))
+            self.readings.append(clocks())
 
     return Clock()
 
@@ -164,19 +159,5 @@ def share_of_vowels(completions: list[str], **columns: Any) -> list[float]:
     return [sum(map(completion.lower().count, "aeiou")) / max(len(completion), 1) for completion in completions]
 
 
-def peak_bytes() -> int:
-    """The most memory this process ever held resident.
-
-    Linux's own count of this program's memory: `ru_maxrss` would start from what the parent held when it forked.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
-
-
 if __name__ == "__main__":
-    main()
+    serve(run)

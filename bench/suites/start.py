@@ -1,0 +1,39 @@
+"""How fast the command line and the imports answer: whole processes, beside TRL's. What ours does in a moment it does ten times
+a turn, of which the median counts.
+
+The mistyped flag lacks a letter of `learning_rate`; TRL is told beside it to use the CPU, or it would speak of a missing GPU instead.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from bench.harness import Case, Options, Side
+from bench.processes import trl_python
+
+TITLE = "Starting"
+COMMANDS = {
+    "burnish": ("-c", "import sys; from burnish.cli.main import main; sys.exit(main(sys.argv[1:]))"),
+    "trl": ("-c", "import sys; from trl.cli import main; sys.argv[0] = 'trl'; sys.exit(main())"),
+}
+TYPO = ("sft", "--lerning_rate", "1")
+Words = tuple[str, ...]
+QUESTIONS: dict[str, tuple[str, Words, Words, int]] = {
+    # name: title, what ours and theirs are asked, and the status that both end with
+    "help": ("`--help`", (*COMMANDS["burnish"], "--help"), (*COMMANDS["trl"], "--help"), 0),
+    "sft-help": ("`sft --help`", (*COMMANDS["burnish"], "sft", "--help"), (*COMMANDS["trl"], "sft", "--help"), 0),
+    "typo": ("a mistyped flag", (*COMMANDS["burnish"], *TYPO), (*COMMANDS["trl"], *TYPO, "--use_cpu", "true", "--bf16", "false"), 2),
+    "import": ("`import burnish`, `import trl`", ("-c", "import burnish"), ("-c", "import trl"), 0),
+    "import-trainer": ("importing `GRPOTrainer`", ("-c", "from burnish import GRPOTrainer"), ("-c", "from trl import GRPOTrainer"), 0),
+}
+
+
+def cases(options: Options) -> list[Case]:
+    trl = str(trl_python(options.trl_python))
+    found = []
+    for name, (title, own, their, status) in QUESTIONS.items():
+        short = name != "import-trainer"
+        ours = Side(name="ours", command=(sys.executable, *own), status=status, repeats=10 if short else 1)
+        theirs = Side(name="TRL", command=(trl, *their), status=status)
+        found.append(Case(name=name, title=title, about="", sides=(ours, theirs), shown=("cpu_s", "wall_s", "peak_bytes")))
+    return found
