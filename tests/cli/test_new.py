@@ -65,7 +65,7 @@ def test_a_project_trains_as_it_stands(method, capsys, monkeypatch):
             assert main([*words[1:], *(short if words[1] in METHODS else [])]) == 0, capsys.readouterr().err
     warmed = ["sft"] if method in new.ONLINE else []
     looked = [] if method in SCORERS else ["inspect" if method in new.ONLINE else "generate"]
-    assert ran == [*warmed, "inspect", method, *looked]
+    assert ran == [*warmed, "inspect", method, *looked, "report"]
     lines = read_rows("runs/first/metrics.jsonl")
     assert max(line["step"] for line in lines) == 2
     assert any("eval_" in name for line in lines for name in line)

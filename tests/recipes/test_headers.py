@@ -32,9 +32,11 @@ max_steps: 8
 """
 
 
-def test_every_file_is_a_recipe_of_a_size():
+def test_every_file_is_a_recipe_of_a_size_or_its_rewards():
     assert {path.parent.name for path in (ROOT / "recipes").rglob("*.yaml")} == set(SIZES)
-    assert len(RECIPES) == len(list((ROOT / "recipes").rglob("*.*")))
+    own = [path for path in (ROOT / "recipes").rglob("*.py") if path.name == f"{path.stem.removesuffix('_rewards')}_rewards.py"]
+    assert all(path.with_name(path.name.replace("_rewards.py", ".yaml")).is_file() for path in own)
+    assert len(RECIPES) + len(own) == len([path for path in (ROOT / "recipes").rglob("*.*") if "__pycache__" not in path.parts])
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda one: one.name)

@@ -22,6 +22,7 @@ from burnish.methods.grpo import GRPOTrainer
 from burnish.methods.reward import RewardTrainer
 from burnish.methods.rloo import RLOOTrainer
 from burnish.methods.sft import SFTTrainer
+from burnish.report.page import write_report
 from burnish.rewards.samples import Sample
 
 Rows = Sequence[Mapping[str, Any]]
@@ -50,11 +51,15 @@ Stage 4, grpo: the model of stage 1 is asked questions in new forms, and some in
 told of each whether it is right. No answer is shown at all, and none is preferred.
 """
 NEXT = """
-The models and their metrics.jsonl are in {folder}, {folder}/judge, {folder}/dpo and {folder}/grpo, with every sampled answer beside the
-last; all of this took {seconds:.0f} seconds. To try next:
+The models and what they were made of are in {folder}, {folder}/judge, {folder}/dpo and {folder}/grpo; all of this took {seconds:.0f} seconds.
+
+  The report, with every curve and every sampled answer: {report}
+
+To try next:
   burnish inspect sft --model_name_or_path {folder} --dataset_name {folder}/new.jsonl --assistant_only_loss
   burnish inspect dpo --model_name_or_path {folder} --dataset_name {folder}/scored.jsonl
   burnish inspect samples --output_dir {folder}/grpo
+  burnish compare {folder}/dpo {folder}/grpo
   burnish sft --model_name_or_path {folder} --dataset_name {folder}/train.jsonl --assistant_only_loss --output_dir runs/mine
   burnish sft --help"""
 SMALL: dict[str, Any] = {"overwrite_output_dir": True, "save_strategy": "no", "compute_dtype": "float32", "logging_steps": 10}
@@ -97,7 +102,8 @@ def run() -> int:
     answers["grpo"] = answer_all(FOLDER / "grpo", held_out)
 
     report(held_out, answers)
-    print(NEXT.format(folder=FOLDER, seconds=time.monotonic() - begun))
+    page = write_report([FOLDER, *(FOLDER / stage for stage in ("judge", "dpo", "grpo"))], FOLDER / "report.html")
+    print(NEXT.format(folder=FOLDER, report=page.resolve(), seconds=time.monotonic() - begun))
     return 0
 
 
