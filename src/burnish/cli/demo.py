@@ -51,7 +51,7 @@ Stage 4, grpo: the model of stage 1 is asked questions in new forms, and some in
 told of each whether it is right. No answer is shown at all, and none is preferred.
 """
 NEXT = """
-The models and what they were made of are in {folder}, {folder}/judge, {folder}/dpo and {folder}/grpo; all of this took {seconds:.0f} seconds.
+The models and what they were made of are in {folder}, {folder}/judge, {folder}/dpo and {folder}/grpo; it all took {seconds:.0f} seconds.
 
   The report, with every curve and every sampled answer: {report}
 
