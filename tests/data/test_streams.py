@@ -82,3 +82,23 @@ def test_a_weighted_mixture_continues_at_any_index_over_many_laps(buffer):
 def test_an_empty_stream_in_a_mixture():
     with pytest.raises(DataError, match=r"^The stream nothing is empty\.$"):
         drawn(StreamMixture([stream(0, "nothing"), stream(1)], [1, 1], seed=1), 0, 0, 10)
+
+
+def test_files_of_lines_are_streamed_without_an_index(tmp_path, monkeypatch):
+    """Blank lines are no rows, places are lines of files, a cursor counts rows over all files; a slice needs their number, and indexes."""
+    (tmp_path / "a.jsonl").write_text('{"n": 0}\n\n{"n": 1}\n')
+    (tmp_path / "b.jsonl").write_text('  \n{"n": 2}\n[3]\n')
+    sliced = open_rows(tmp_path / "a.jsonl", split="train[1:]", streaming=True)
+    assert [row["n"] for row in sliced] == [1]
+    monkeypatch.setattr("burnish.data.files.JsonLines.__init__", None)
+    for source in (tmp_path, tmp_path / "*.jsonl"):
+        rows = open_rows(source, streaming=True)
+        assert [row["n"] for row in rows.head(3)] == [0, 1, 2]
+        assert [rows.where(i) for i in range(4)] == ["a.jsonl line 1", "a.jsonl line 3", "b.jsonl line 2", "b.jsonl line 3"]
+        rows.seek(2)
+        assert next(iter(rows)) == {"n": 2}
+        with pytest.raises(DataError, match=r"^b\.jsonl line 3 is JSON of type list, not an object; write one object on each line\.$"):
+            list(rows)
+    (tmp_path / "c.jsonl").write_text("\n \n")
+    with pytest.raises(DataError, match=r"c\.jsonl is empty: it has no rows\.$"):
+        open_rows(tmp_path / "c.jsonl", streaming=True)

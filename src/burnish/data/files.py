@@ -6,12 +6,14 @@ import csv
 import hashlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from burnish.data.rows import DataError, ListRows, Row, Rows
+from burnish.data.streams import StreamRows
 
 CHUNK = 1 << 26  # bytes searched for line ends at a time
 
@@ -50,20 +52,60 @@ class JsonLines(Rows):
     def __getitem__(self, i: int) -> Row:
         line = self._bytes[self._start[i] : self._stop[i]].tobytes()
         try:
-            row = json.loads(line)
-        except UnicodeDecodeError as error:
-            raise _not_utf8(self.where(i), error) from error
-        except json.JSONDecodeError as error:
-            raise DataError(f"{self.where(i)} is not JSON ({error.msg} at column {error.colno}); write one object on each line.") from error
-        if not isinstance(row, dict):
-            raise DataError(f"{self.where(i)} is JSON of type {type(row).__name__}, not an object; write one object on each line.")
-        return row
+            return _parsed(line)
+        except (ValueError, TypeError) as error:
+            raise _no_row(self.where(i), error) from error
 
     def where(self, i: int) -> str:
         return f"{self._path.name} line {self._line[i] + 1}"
 
     def fingerprint(self) -> str:
         return _file_hash(self._path)
+
+
+def _parsed(line: bytes) -> Row:
+    row = json.loads(line)
+    if not isinstance(row, dict):
+        raise TypeError(type(row).__name__)
+    return row
+
+
+def _no_row(where: str, error: ValueError | TypeError) -> DataError:
+    if isinstance(error, UnicodeDecodeError):
+        return _not_utf8(where, error)
+    if isinstance(error, json.JSONDecodeError):
+        return DataError(f"{where} is not JSON ({error.msg} at column {error.colno}); write one object on each line.")
+    return DataError(f"{where} is JSON of type {error}, not an object; write one object on each line.")
+
+
+def stream_lines(files: Sequence[Path], name: str) -> StreamRows:
+    """Files of JSON lines one after the other, read and never indexed: what is held does not grow. To seek is to read up to there.
+
+    Errors: DataError where a file cannot be read, or there is no row.
+    """
+
+    def places() -> Iterator[tuple[Path, int, bytes]]:
+        for path in files:
+            try:
+                with path.open("rb") as file:
+                    yield from ((path, number, line) for number, line in enumerate(file, 1) if not line.isspace())
+            except OSError as error:
+                raise DataError(f"{path} cannot be read ({error.strerror}).") from error
+
+    def open_at(n: int) -> Iterator[Row]:
+        for path, number, line in islice(places(), n, None):
+            try:
+                yield _parsed(line)
+            except (ValueError, TypeError) as error:
+                raise _no_row(f"{path.name} line {number}", error) from error
+
+    def where(i: int) -> str:
+        path, number, _ = next(islice(places(), i, None))
+        return f"{path.name} line {number}"
+
+    if next(places(), None) is None:
+        raise DataError(f"{files[0] if len(files) == 1 else name} is empty: it has no rows.")
+    return StreamRows(open_at, name, where)
 
 
 class FileRows(ListRows):
@@ -163,6 +205,7 @@ class ParquetRows(Rows):
         return _file_hash(self._path)
 
 
+LINES = (".jsonl", ".ndjson")
 OPENERS: dict[str, Callable[[Path], Rows]] = {
     ".jsonl": JsonLines,
     ".ndjson": JsonLines,

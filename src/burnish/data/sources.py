@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
-from burnish.data.files import OPENERS, open_file
+from burnish.data.files import LINES, OPENERS, open_file, stream_lines
 from burnish.data.rows import DataError, JoinedRows, ListRows, Row, Rows, ViewRows, did_you_mean, digest
 from burnish.data.streams import StreamRows
 
@@ -55,7 +55,7 @@ def open_rows(
     Errors: DataError where there is no such file or data set, no such split or column, or no row.
     """
     wanted, start, stop = _parse_split(split)
-    rows = _open(source, config_name, wanted, streaming)
+    rows = _open(source, config_name, wanted, streaming, lines=streaming and (start, stop) == ("", ""))
     if isinstance(rows, StreamRows):
         if (start, stop) != ("", ""):
             raise DataError(f"split={split!r} slices a stream, whose length is not known; give split={wanted!r}.")
@@ -84,15 +84,16 @@ def _bound(text: str, rows: int, default: int) -> int:
     return min(rows, at) if at >= 0 else max(0, rows + at)
 
 
-def _open(source: Any, config_name: str | None, split: str, streaming: bool) -> Rows | StreamRows:
+def _open(source: Any, config_name: str | None, split: str, streaming: bool, lines: bool = False) -> Rows | StreamRows:
+    """`lines`: JSON lines may come as a stream, for nothing will be asked of their number."""
     if isinstance(source, str | Path):
-        return _open_path(str(source), config_name, split, streaming)
+        return _open_path(str(source), config_name, split, streaming, lines)
     if config_name is not None:
         raise DataError(f"config_name={config_name!r} needs a hub data set, but the source is of type {type(source).__name__}.")
     if isinstance(source, Mapping):  # a DatasetDict, or a dict of sources by split
         if split not in source:
             raise DataError(f"There is no split {split!r} among {sorted(source)}{did_you_mean(split, list(source))}.")
-        return _open(source[split], None, "train", streaming)
+        return _open(source[split], None, "train", streaming, lines)
     if split != "train":
         raise DataError(
             f"split={split!r} was asked of rows of type {type(source).__name__}, which have no named splits; give that split itself."
@@ -111,7 +112,7 @@ def _open(source: Any, config_name: str | None, split: str, streaming: bool) -> 
     )
 
 
-def _open_path(source: str, config_name: str | None, split: str, streaming: bool) -> Rows | StreamRows:
+def _open_path(source: str, config_name: str | None, split: str, streaming: bool, lines: bool) -> Rows | StreamRows:
     path, is_glob = Path(source).expanduser(), glob.has_magic(source)
     if not (path.exists() or is_glob):
         if path.suffix in OPENERS or path.is_absolute() or source.startswith((".", "~")):
@@ -120,20 +121,20 @@ def _open_path(source: str, config_name: str | None, split: str, streaming: bool
     if config_name is not None:
         raise DataError(f"config_name={config_name!r} needs a hub data set, but {source} is local; leave it out.")
     if path.is_dir():
-        return _open_folder(path, split, streaming)
+        return _open_folder(path, split, streaming, lines)
     if split != "train":
         raise DataError(f"split={split!r} was asked of {source}; give a file for each split, or a slice such as 'train[90%:]'.")
     if path.is_file():
-        return open_file(path)
-    return _join(_data_files(map(Path, glob.glob(source, recursive=True)), source), path.parent.name)
+        return _join([path], path.stem, lines)
+    return _join(_data_files(map(Path, glob.glob(source, recursive=True)), source), path.parent.name, lines)
 
 
-def _open_folder(folder: Path, split: str, streaming: bool) -> Rows | StreamRows:
+def _open_folder(folder: Path, split: str, streaming: bool, lines: bool) -> Rows | StreamRows:
     if (folder / "state.json").exists() or (folder / "dataset_dict.json").exists():  # as `save_to_disk` leaves them
         import datasets
 
         return _open(datasets.load_from_disk(str(folder)), None, split, streaming)
-    return _join(_files_of_split(_data_files(folder.rglob("*"), folder), split, folder), folder.name)
+    return _join(_files_of_split(_data_files(folder.rglob("*"), folder), split, folder), folder.name, lines)
 
 
 def _data_files(paths: Iterable[Path], source: object) -> list[Path]:
@@ -143,7 +144,9 @@ def _data_files(paths: Iterable[Path], source: object) -> list[Path]:
     return files
 
 
-def _join(files: Sequence[Path], name: str) -> Rows:
+def _join(files: Sequence[Path], name: str, lines: bool) -> Rows | StreamRows:
+    if lines and all(file.suffix in LINES for file in files):
+        return stream_lines(files, files[0].stem if len(files) == 1 else name)
     parts = [open_file(file) for file in files]
     return parts[0] if len(parts) == 1 else JoinedRows(parts, name)
 

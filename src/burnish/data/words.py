@@ -20,8 +20,8 @@ ROW, CUT = "\x01", "\x00"
 ROW_ID = -1
 SPACES = [chr(code) for code in range(0x3001) if chr(code).isspace()]  # U+3000 is the last
 ASCII_SPACES = [space for space in SPACES if space.isascii()]
-MEMORY = 1 << 26
-"""Characters of words remembered before all are forgotten."""
+MEMORY = 1 << 22
+"""Characters of words remembered before all are forgotten: half a million words, in about a hundred megabytes."""
 COMPARED = 50
 """Texts encoded both ways, to begin with."""
 
