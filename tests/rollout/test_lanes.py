@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -48,6 +49,8 @@ def test_each_lane_has_its_share_of_the_cores_and_the_caller_has_them_all_again(
         (first, one), (second, other) = together([cores, cores])
         assert (first, second) == (1, 1)
         assert one != other
+        with ThreadPoolExecutor(1) as fresh:  # a thread of somebody else's, which begins with what was said last
+            assert fresh.submit(torch.get_num_threads).result() == 2
         assert torch.get_num_threads() == 2
         assert together([torch.get_num_threads]) == [2]  # the last lane takes the cores of those that are done
 
