@@ -87,6 +87,10 @@ def test_sft_refusals(said, sentence):
 MODEL_REFUSALS = [
     ({"dtype": "float64"}, "dtype must be 'auto', 'float32', 'bfloat16' or 'float16', not 'float64'."),
     ({"dtype": "float16"}, "dtype='float16' needs use_peft=True: weights of that type lose small updates; use 'float32' to train them."),
+    (
+        {"dtype": "bfloat16", "compute_dtype": "float32"},
+        "dtype='bfloat16' holds less than compute_dtype='float32' computes with; use dtype='float32'.",
+    ),
     ({"attn_implementation": "ring"}, "attn_implementation must be 'tree' or 'branches' or None, not 'ring'."),
     ({"lora_r": 0}, "lora_r must be an integer of at least 1, not 0."),
     ({"lora_r": 8}, "lora_r=8 has no effect without use_peft=True; set it, or leave this out."),

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from torch.nn.attention.flex_attention import create_block_mask
 
-from burnish.models.attention import BACKENDS, Layout, Options, _node_mask, tree_layout
+from burnish.models.attention import BACKENDS, Layout, Options, _best, _block_mask, _current, _node_mask, tree_layout
 from burnish.types import Node
 from tests.laws.trees import FOREST, make_tree, visible
 
@@ -83,14 +84,71 @@ def test_backends_are_equal(options, window, kv_heads):
     assert all((a - b).abs().max() <= 1e-12 for a, b in zip(grads["sdpa"], grads["dense"], strict=True))
 
 
-def test_the_backend_goes_by_the_device():
-    from burnish.models.attention import _current
+class OnGPU:
+    """As much of a tensor on a GPU as the choice looks at."""
 
-    with tree_layout(make_tree(97)):
-        assert _current.get().backend == "sdpa"
+    is_cuda, device = True, torch.device("cuda")
+
+    def __init__(self, dtype, width=64):
+        self.dtype, self.shape = dtype, (1, 4, 10, width)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "width", "options", "wanted"),
+    [
+        (torch.bfloat16, 64, {}, "varlen"),
+        (torch.bfloat16, 320, {}, "flex"),
+        (torch.bfloat16, 64, {"softcap": 30.0}, "flex"),
+        (torch.bfloat16, 64, {"sinks": torch.zeros(4)}, "flex"),
+        (torch.bfloat16, 64, {"dropout": 0.1}, "sdpa"),
+        (torch.float32, 64, {}, "sdpa"),
+        (torch.float64, 8, {"softcap": 30.0}, "sdpa"),
+    ],
+    ids=str,
+)
+def test_the_backend_goes_by_what_is_asked(monkeypatch, dtype, width, options, wanted):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    one = OnGPU(dtype, width)
+    assert _best(one, one, Options(scaling=1.0, **options)) == wanted
+    assert _best(torch.zeros(1, dtype=dtype), torch.zeros(1, dtype=dtype), Options(scaling=1.0, **options)) == "sdpa"
+
+
+def test_a_gpu_older_than_the_kernel_has_flex(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    assert _best(OnGPU(torch.float16), OnGPU(torch.float16), Options(scaling=1.0)) == "flex"
+
+
+def test_a_backend_that_is_named_is_taken():
     with tree_layout(make_tree(97), "dense"):
         assert _current.get().backend == "dense"
     assert _current.get() is None
+
+
+@pytest.mark.parametrize("window", [None, 37, 300])
+@pytest.mark.parametrize("factor", [1, 3, 17, 30])
+def test_blocks(factor, window):
+    """None that is seen is missing, none called whole is not, and without a window they are PyTorch's own from the mask of `[T, T]`."""
+    tree = make_tree(97, tuple((factor * length, parent) for length, parent in FOREST))
+    layout, T = Layout(nodes=tree.nodes, position_T=tree.position_T, backend="flex", window=window), tree.T
+    sees = layout.sees()
+    wanted = create_block_mask(lambda b, h, q, k: sees(q, k), None, None, T, T, device="cpu")
+    found = _block_mask(layout)
+    some, all_of_them = ([mask.to_dense()[0, 0].bool(), whole_blocks(mask)] for mask in (found, wanted))
+    assert not (all_of_them[0] & ~some[0]).any()
+    assert not (some[1] & ~all_of_them[1]).any()
+    if window is None:
+        assert torch.equal(some[0], all_of_them[0])
+        assert torch.equal(some[1], all_of_them[1])
+    query = torch.randn(1, 2, T, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    outs = [BACKENDS[backend](query, query, query, layout, Options(scaling=0.3)) for backend in ("flex", "dense")]
+    assert (outs[0] - outs[1]).abs().max() <= 1e-12
+
+
+def whole_blocks(mask):
+    found = torch.zeros(mask.to_dense().shape[2:], dtype=torch.bool)
+    for row, (count, columns) in enumerate(zip(mask.full_kv_num_blocks[0, 0], mask.full_kv_indices[0, 0], strict=True)):
+        found[row, columns[:count].long()] = True
+    return found
 
 
 def test_masks_are_made_once_for_all_layers():

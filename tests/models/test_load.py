@@ -69,6 +69,16 @@ def test_compute_dtype():
 def test_the_compute_dtype_goes_by_the_hardware(monkeypatch, capabilities, wanted):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert choose_compute_dtype("auto", CPU) == wanted
+    assert choose_compute_dtype("auto", CPU, torch.bfloat16) == (torch.bfloat16, "as the weights")
+    assert choose_compute_dtype("auto", CPU, torch.float64) == (torch.float64, "as the weights")
+
+
+@pytest.mark.parametrize("weights", [torch.bfloat16, torch.float16])
+def test_weights_hold_what_is_computed_with(weights):
+    sentence = f"Weights in {str(weights)[6:]} cannot be computed with in float32 (as asked); load them with dtype='float32'."
+    with pytest.raises(ModelError) as caught:
+        choose_compute_dtype("float32", CPU, weights)
+    assert str(caught.value) == sentence
 
 
 @pytest.fixture

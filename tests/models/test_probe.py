@@ -7,7 +7,7 @@ from burnish.models import attention
 from burnish.models.attention import NAME
 from burnish.models.load import ModelError
 from burnish.models.policy import Paths, Policy
-from burnish.models.probe import probe, probe_tree
+from burnish.models.probe import BRANCHES, TREES, _choose, probe, probe_tree
 from tests.laws.trees import path_to
 from tests.models.families import FAMILIES, tiny_model
 
@@ -107,6 +107,25 @@ def has_a_memory(policy, monkeypatch, strength=0.1):
         return (mixed, *out[1:]) if isinstance(out, tuple) else mixed
 
     policy.model.model.layers[0].register_forward_hook(add_previous)
+
+
+@pytest.mark.parametrize("error", [AssertionError, RuntimeError])
+def test_a_kernel_that_fails_gives_way_to_calls_per_node(monkeypatch, error):
+    """As on a GPU whose compiler fails: two ways to run trees are tried there."""
+
+    def fails(*_):
+        raise error("no kernel\nand many lines more")
+
+    monkeypatch.setattr(attention, "_best", lambda *_: "fails")
+    monkeypatch.setitem(attention.BACKENDS, "fails", fails)
+    policy = policy_of("llama", "bfloat16 compute")
+    with torch.no_grad():
+        found = _choose(policy, probe_tree(97), (*TREES, *BRANCHES), policy.model.config._attn_implementation, False)
+    assert found.paths == Paths(backend="sdpa")
+    assert found.messages == (
+        "LlamaForCausalLM's attention cannot be computed by the kernel for trees on this device: "
+        f"it fails ({error.__name__}: no kernel); it is called for each node, slower.",
+    )
 
 
 LEAKS = [ignores_the_tree, leaks_a_sibling, misses_its_parent, counts_flat_positions, has_a_memory]

@@ -32,7 +32,7 @@ SERVER = ("use_vllm", "vllm_server_base_url")
 """Without them the built-in sampler samples."""
 REWARDS = ("reward_funcs", "reward_kwargs")
 """A reward model is a small one; `accuracy` is `numeric` where math-verify is not installed."""
-CHANGED = {*PATHS, *SHORT, *STEPS, "num_train_epochs", *SERVER, *REWARDS, "compute_dtype"}
+CHANGED = {*PATHS, *SHORT, *STEPS, "num_train_epochs", *SERVER, *REWARDS, "dtype", "compute_dtype"}
 Rows = list[dict[str, Any]]
 
 
@@ -95,7 +95,7 @@ def make_small(path: Path, folder: Path) -> Path:
     family = next(family for name, family in FAMILIES.items() if options["model_name_or_path"].startswith(name))
     rows = write_rows(folder / f"{path.parent.name}-{path.stem}.jsonl", ROWS[options["dataset_name"]](8))
     small = {name: value for name, value in options.items() if name not in (*PATHS, *SERVER, "num_train_epochs")}
-    small |= {"model_name_or_path": str(folder / family), "dataset_name": str(rows), "compute_dtype": "float32"}
+    small |= {"model_name_or_path": str(folder / family), "dataset_name": str(rows), "dtype": "float32", "compute_dtype": "float32"}
     small |= {name: min(value, SHORT[name]) for name, value in small.items() if name in SHORT}
     small |= {"max_steps": 2, "batch_size": 2, "output_dir": str(folder / "runs" / path.parent.name / path.stem)}
     small |= {name: STEPS[name] for name in STEPS if name in small}

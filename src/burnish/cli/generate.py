@@ -33,8 +33,9 @@ def generate(model: ModelConfig, args: GenerateConfig, rows: Rows) -> int:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
         give_back_freed_blocks()
-    compute, why = choose_compute_dtype(model.compute_dtype, device)
-    policy = Policy(load_model(model, device), compute_dtype=compute).eval()
+    loaded = load_model(model, device)
+    compute, why = choose_compute_dtype(model.compute_dtype, device, next(loaded.parameters()).dtype)
+    policy = Policy(loaded, compute_dtype=compute).eval()
     found = probe(policy, wanted=model.attn_implementation)
     sampler = LocalSampler(policy, text=tokenizer.decode, memory=args.sampler_memory)
     said = f"{type(policy.causal_model).__name__}: compute {str(compute).removeprefix('torch.')} ({why}), on {device}."

@@ -20,7 +20,7 @@ from burnish.data.dataset import Dataset, JoinedExamples, formats_for, prepare_a
 from burnish.data.formats import Format
 from burnish.data.prepare import PrepareOptions
 from burnish.data.rows import ListRows, Rows
-from burnish.models.load import choose_compute_dtype, load_tokenizer, stop_token_ids
+from burnish.models.load import DTYPES, choose_compute_dtype, load_tokenizer, stop_token_ids
 from burnish.models.memory import ROW, Placement, estimate_memory, microbatch_tokens, skeleton_policy
 from burnish.report.console import counted
 from burnish.report.tokens import length_histogram, show_example
@@ -77,7 +77,7 @@ def _memory(model: ModelConfig, args: TrainConfig, row: int) -> str:
     if model.load_in_4bit or model.load_in_8bit:
         return "Memory: not estimated for quantized weights."
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    compute, why = choose_compute_dtype(args.compute_dtype, device)
+    compute, why = choose_compute_dtype(args.compute_dtype, device, DTYPES.get(model.dtype, torch.float32))
     estimate = estimate_memory(skeleton_policy(model, args, compute, args.model_kind), args, Placement(device=device.type), row=row)
     tokens = max(args.max_tokens_per_microbatch or microbatch_tokens(estimate, device), row)
     dtype = str(compute).removeprefix("torch.")

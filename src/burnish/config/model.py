@@ -89,4 +89,6 @@ class ModelConfig(AdapterConfig, LoadConfig):
                 raise ConfigError(f"model_init_kwargs holds {name!r}, which has an option of its own; use {SAID_ELSEWHERE[name]}.")
         if self.dtype == "float16" and not (self.use_peft or self.adapter_name_or_path):
             raise ConfigError("dtype='float16' needs use_peft=True: weights of that type lose small updates; use 'float32' to train them.")
+        if self.compute_dtype == "float32" and self.dtype in {"bfloat16", "float16"} and not (self.load_in_4bit or self.load_in_8bit):
+            raise ConfigError(f"dtype={self.dtype!r} holds less than compute_dtype='float32' computes with; use dtype='float32'.")
         super().__post_init__()

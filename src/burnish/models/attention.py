@@ -5,8 +5,9 @@ hands the layout of the current tree to the layers in the mask's place, with the
 one. So it is an argument of each layer, and recomputation under gradient checkpointing sees it too. Outside
 `tree_layout` (a user's `model.generate`, say) the same implementation computes ordinary attention.
 
-Backends, equal to each other by law *tree*: ``sdpa`` (one scaled-dot-product call per node), ``flex`` (FlexAttention
-block masks, on GPU) and ``dense`` (one `[T, T]` mask; anywhere, for comparison).
+Backends, equal to each other by law *tree*: ``sdpa`` (one scaled-dot-product call per node), on GPU ``varlen`` (FlashAttention's kernel for
+rows of varying lengths) and, for what it does not do, ``flex`` (FlexAttention's block masks); ``dense`` (one `[T, T]` mask; anywhere, for
+comparison).
 """
 
 from __future__ import annotations
@@ -23,9 +24,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from burnish.models import varlen
 from burnish.types import Node, TokenTree
 
 NAME = "tree"
+BLOCK = 128
+"""Tokens of a block of FlexAttention's masks."""
 
 
 class TreeAttentionError(ValueError):
@@ -69,7 +73,8 @@ class Layout(Attending):
 
     nodes: tuple[Node, ...]
     position_T: Tensor
-    backend: str
+    backend: str | None
+    """None: the best that can do what a layer asks."""
     window: int | None = None
     """Keys further back than this are not seen; None: all are."""
     kept: dict[Any, Any] = field(default_factory=dict)
@@ -83,7 +88,7 @@ class Layout(Attending):
         return replace(self, window=window)
 
     def attend(self, module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, options: Options) -> Tensor:
-        return BACKENDS[self.backend](query, key, value, self, options)
+        return BACKENDS[self.backend or _best(query, value, options)](query, key, value, self, options)
 
     def ancestors(self, node: int) -> list[int]:
         """From the root down, without the node itself."""
@@ -100,19 +105,24 @@ class Layout(Attending):
 
     def sees(self) -> Callable[[Tensor, Tensor], Tensor]:
         """A function of two token indices (broadcast): may the first attend to the second?"""
-        node_T = torch.zeros(len(self.position_T), dtype=torch.long)
-        family = torch.eye(len(self.nodes), dtype=torch.bool)
-        for i, node in enumerate(self.nodes):
-            node_T[node.start : node.end] = i
-            family[i, self.ancestors(i)] = True
+        lengths = torch.tensor([node.end - node.start for node in self.nodes])
         position_T, window = self.position_T, self.window
-        node_T, family = node_T.to(position_T.device), family.to(position_T.device)
+        node_T = torch.arange(len(self.nodes)).repeat_interleave(lengths).to(position_T.device)
+        family = self.family().to(position_T.device)
 
         def rule(q: Tensor, k: Tensor) -> Tensor:
             seen = family[node_T[q], node_T[k]] & (k <= q)
             return seen if window is None else seen & (position_T[q] - position_T[k] < window)
 
         return rule
+
+    def family(self) -> Tensor:
+        """`[nodes, nodes]`, True where the column is the row or one of its ancestors."""
+        family = torch.eye(len(self.nodes), dtype=torch.bool)
+        for i, node in enumerate(self.nodes):
+            if node.parent >= 0:
+                family[i] |= family[node.parent]
+        return family
 
     def dense_mask(self) -> Tensor:
         """`[T, T]`, True where the row may see the column."""
@@ -134,8 +144,7 @@ def attending(layout: Attending) -> Iterator[None]:
 
 
 def layout_of(nodes: tuple[Node, ...], position_T: Tensor, backend: str | None = None) -> Layout:
-    """The backend defaults to ``flex`` on CUDA and ``sdpa`` elsewhere."""
-    return Layout(nodes=nodes, position_T=position_T, backend=backend or ("flex" if position_T.device.type == "cuda" else "sdpa"))
+    return Layout(nodes=nodes, position_T=position_T, backend=backend)
 
 
 def tree_layout(tree: TokenTree, backend: str | None = None) -> AbstractContextManager[None]:
@@ -170,6 +179,7 @@ def _tree_attention(
 ) -> tuple[Tensor, None]:
     """query, key, value `[1, heads, T, D]` → `[1, T, heads, D]`. `softcap` bounds the scores; `s_aux` holds one sink per head."""
     scaling = scaling if scaling is not None else query.shape[-1] ** -0.5
+    query, key, value = as_computed(query, key, value)
     options = Options(scaling=scaling, dropout=dropout, softcap=softcap, sinks=s_aux)
     if isinstance(attention_mask, Attending):
         if len(query) != 1:
@@ -181,6 +191,14 @@ def _tree_attention(
             mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril(key.shape[2] - query.shape[2])
         out = _masked(query, key, value, mask, options)
     return out.transpose(1, 2).contiguous(), None
+
+
+def as_computed(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """In autocast's dtype where it is on: a layer's norms may leave its queries and keys in float32, and its products are not."""
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return tensors
+    return tuple(one.to(torch.get_autocast_dtype(device)) for one in tensors)
 
 
 def _masked(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, options: Options, *, causal: bool = False) -> Tensor:
@@ -205,6 +223,13 @@ def _masked(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, opti
         scores = torch.cat([scores, sinks], -1)
     weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(value.dtype)[..., : key.shape[2]]
     return F.dropout(weights, options.dropout) @ value if options.dropout else weights @ value
+
+
+def _best(query: Tensor, value: Tensor, options: Options) -> str:
+    """Float32 is left to calls per node: compiled kernels are for long trainings, and those are in half precision."""
+    if not query.is_cuda or options.dropout or query.dtype in {torch.float32, torch.float64}:
+        return "sdpa"
+    return "varlen" if options.plain and varlen.can_run(query, value) else "flex"
 
 
 def _by_node(query: Tensor, key: Tensor, value: Tensor, layout: Layout, options: Options) -> Tensor:
@@ -250,16 +275,38 @@ def _flex(query: Tensor, key: Tensor, value: Tensor, layout: Layout, options: Op
         more["score_mod"] = cap
     if options.sinks is None:
         return kernel(query, key, value, **more)
-    out, lse = kernel(query, key, value, return_lse=True, **more)
+    from torch.nn.attention.flex_attention import AuxRequest
+
+    out, aux = kernel(query, key, value, return_aux=AuxRequest(lse=True), **more)
     # a sink only adds exp(sink) to the softmax's denominator
-    return out * torch.sigmoid(lse - options.sinks.to(lse.dtype)[None, :, None])[..., None].to(out.dtype)
+    return out * torch.sigmoid(aux.lse - options.sinks.to(aux.lse.dtype)[None, :, None])[..., None].to(out.dtype)
 
 
 def _block_mask(layout: Layout) -> Any:
-    from torch.nn.attention.flex_attention import create_block_mask
+    """From the nodes that blocks of tokens hold, and not from a mask of `[T, T]`. A block that need not be looked at can be among them."""
+    from torch.nn.attention.flex_attention import BlockMask
 
-    sees, T = layout.sees(), len(layout.position_T)
-    return create_block_mask(lambda b, h, q, k: sees(q, k), None, None, T, T, device=str(layout.position_T.device))
+    sees, T = layout.sees(), layout.tokens
+    starts = torch.arange(0, T, BLOCK)
+    first, last = torch.tensor([(node.start, node.end) for node in layout.nodes]).T
+    holds = ((first < starts[:, None] + BLOCK) & (last > starts[:, None])).float()  # [blocks, nodes]
+    family = layout.family().float()
+    some, whole = holds @ family @ holds.T > 0, holds @ (1 - family) @ holds.T == 0
+    if layout.window is not None:
+        spread = [torch.stack(torch.aminmax(block)) for block in layout.position_T.cpu().split(BLOCK)]
+        low, high = torch.stack(spread, 1)
+        some, whole = some & (low[:, None] - high < layout.window), whole & (high[:, None] - low < layout.window)
+    whole = whole.tril(-1) & (starts + BLOCK <= T)[:, None]
+    listed = (_listed(blocks[None, None].to(layout.position_T.device)) for blocks in (some.tril() & ~whole, whole))
+    (partly, where), (wholly, there) = listed
+    return BlockMask.from_kv_blocks(
+        partly, where, wholly, there, BLOCK_SIZE=BLOCK, mask_mod=lambda b, h, q, k: sees(q, k), seq_lengths=(T, T)
+    )
+
+
+def _listed(blocks: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each row of a boolean matrix: how many are true, and the columns, those first."""
+    return blocks.sum(-1, dtype=torch.int32), torch.argsort(~blocks, dim=-1, stable=True).to(torch.int32)
 
 
 @cache
@@ -269,7 +316,13 @@ def _flex_kernel(device: str) -> Any:
     return torch.compile(flex_attention, dynamic=True) if device == "cuda" else flex_attention
 
 
-BACKENDS: dict[str, Callable[[Tensor, Tensor, Tensor, Layout, Options], Tensor]] = {"sdpa": _by_node, "dense": _dense, "flex": _flex}
+def _varlen(query: Tensor, key: Tensor, value: Tensor, layout: Layout, options: Options) -> Tensor:
+    spans = layout.keep("varlen", lambda: varlen.spans_of(layout.nodes, query.device))
+    return varlen.attend(query, key, value, spans, options.scaling, layout.window)
+
+
+Backend = Callable[[Tensor, Tensor, Tensor, Layout, Options], Tensor]
+BACKENDS: dict[str, Backend] = {"sdpa": _by_node, "dense": _dense, "varlen": _varlen, "flex": _flex}
 
 
 def register() -> None:

@@ -52,7 +52,6 @@ class _Prefill(Attending):
         return replace(self, forest=self.forest.windowed(window))
 
     def attend(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, options: Options) -> Tensor:
-        query, key, value = _as_computed(query, key, value)
         self.widths[module] = key.shape[1] * (key.shape[3] * key.element_size() + value.shape[3] * value.element_size())
         for (shelf, slot), node in zip(self.places, self.forest.nodes, strict=True):
             for kept, new in zip(shelf.of(module, key, value), (key, value), strict=True):
@@ -106,7 +105,7 @@ class _Step(Attending):
         return replace(self, window=window)
 
     def attend(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, options: Options) -> Tensor:
-        query, key, value = (one[0].transpose(0, 1) for one in _as_computed(query, key, value))  # [R, heads, width]
+        query, key, value = (one[0].transpose(0, 1) for one in (query, key, value))  # [R, heads, width]
         rows, heads, _ = query.shape
         query_R = query.reshape(rows, key.shape[1], heads // key.shape[1], query.shape[2])
         own = [self._own(one, module, query_R, key, value, options) for one in self.own]
@@ -181,14 +180,6 @@ class _Step(Attending):
         if full not in self.kept:
             self.kept[full] = make()
         return self.kept[full]
-
-
-def _as_computed(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """In autocast's dtype where it is on: a layer's norms may leave its queries and keys in float32, and its products are not."""
-    device = tensors[0].device.type
-    if not torch.is_autocast_enabled(device):
-        return tensors
-    return tuple(one.to(torch.get_autocast_dtype(device)) for one in tensors)
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

@@ -30,12 +30,21 @@ class ModelError(ValueError):
     """The model or tokenizer cannot be used as asked. One sentence."""
 
 
-def choose_compute_dtype(wanted: str, device: torch.device) -> tuple[torch.dtype, str]:
-    """The dtype of matrix products, and why. "auto" takes bfloat16 only where the hardware multiplies it in hardware."""
+def choose_compute_dtype(wanted: str, device: torch.device, weights: torch.dtype = torch.float32) -> tuple[torch.dtype, str]:
+    """The dtype of matrix products, and why. "auto" takes the dtype of the weights, but bfloat16 for float32 where the hardware
+    multiplies it. Raises ModelError for float16, and for float32 where the weights hold less."""
     if wanted == "float16":
         raise ModelError("compute_dtype='float16' needs loss scaling, which Burnish does not do; use 'bfloat16' or 'float32'.")
-    if wanted != "auto":
-        return DTYPES[wanted], "as asked"
+    if wanted == "auto" and weights in {torch.bfloat16, torch.float64}:
+        return weights, "as the weights"
+    found, why = (DTYPES[wanted], "as asked") if wanted != "auto" else _of_hardware(device)
+    if found is torch.float32 and weights.itemsize < found.itemsize:
+        held = str(weights).removeprefix("torch.")
+        raise ModelError(f"Weights in {held} cannot be computed with in float32 ({why}); load them with dtype='float32'.")
+    return found, why
+
+
+def _of_hardware(device: torch.device) -> tuple[torch.dtype, str]:
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
         return (torch.bfloat16, "this GPU's tensor cores") if fast else (torch.float32, "this GPU has no bfloat16")

@@ -84,8 +84,8 @@ class TreeModel(nn.Module):
     # How the model is run
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """In which the model runs: of `compute_dtype`, where that is not the weights' own."""
-        if self.compute_dtype is None or self.compute_dtype == next(self.model.parameters()).dtype:
+        """In which the model runs: of `compute_dtype`, where that is half precision and not the weights' own."""
+        if self.compute_dtype not in {torch.bfloat16, torch.float16} or self.compute_dtype == next(self.model.parameters()).dtype:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.compute_dtype)
 

@@ -18,8 +18,10 @@ from burnish.models.load import ModelError
 from burnish.models.policy import Paths, TreeModel
 from burnish.types import Node, TokenScores, TokenTree
 
-WAYS = (Paths(), Paths(attention="branches"), Paths(attention="branches", head="model"))
-"""From fastest to plainest. The last is transformers' own forward and the measure of the others."""
+TREES = (Paths(), Paths(backend="sdpa"))
+"""The kernel that suits the layers best; and one that runs everywhere, which is the first on a CPU."""
+BRANCHES = (Paths(attention="branches"), Paths(attention="branches", head="model"))
+"""From faster to plainer. The last is transformers' own forward and the measure of all others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +67,8 @@ def probe(policy: TreeModel, *, wanted: str | None = None, mixed: bool = False, 
         with torch.no_grad():
             tree = _without_padding(probe_tree(model.get_input_embeddings().weight.shape[0]), model.config.get_text_config().pad_token_id)
             tree = tree.to(device or policy.device)
-            found = _choose(policy, tree, WAYS[1:] if wanted == "branches" else WAYS, plain, mixed)
+            trees = () if wanted == "branches" else TREES[: 1 if tree.token_ids_T.device.type == "cpu" else 2]
+            found = _choose(policy, tree, (*trees, *BRANCHES), plain, mixed)
     finally:
         policy.train(was_training)
     if wanted == "tree" and found.paths.attention != "tree":
@@ -98,7 +101,8 @@ def _choose(policy: TreeModel, tree: TokenTree, ways: Sequence[Paths], plain: st
         gap = 0.0
         try:
             for measure in measures:
-                found, what = _values(policy, tree, replace(paths, backend=measure.backend), plain, measure.compute_dtype)
+                way = replace(paths, backend=paths.backend or measure.backend)
+                found, what = _values(policy, tree, way, plain, measure.compute_dtype)
                 difference = float((found - measure.values).abs().max())
                 if not difference <= measure.tolerance:  # not a number is not equal either
                     reason = f"its {what} differ by up to {difference:.2g}"
@@ -106,13 +110,17 @@ def _choose(policy: TreeModel, tree: TokenTree, ways: Sequence[Paths], plain: st
                 gap = max(gap, difference)
             else:
                 return Probe(paths=paths, gap=gap, messages=tuple(messages))
-        except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError) as error:
+        except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError, AssertionError) as error:
             reason = f"it fails ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
-        messages.append(_message(type(policy.causal_model).__name__, paths, reason))
+        messages.append(_message(type(policy.causal_model).__name__, paths, ways[ways.index(paths) + 1], reason))
     return Probe(paths=ways[-1], gap=0.0, messages=tuple(messages))
 
 
-def _message(name: str, paths: Paths, reason: str) -> str:
+def _message(name: str, paths: Paths, other: Paths, reason: str) -> str:
+    if other.attention == "tree":
+        return (
+            f"{name}'s attention cannot be computed by the kernel for trees on this device: {reason}; it is called for each node, slower."
+        )
     if paths.attention == "tree":
         return f"{name} does not compute a token tree as its branches run alone: {reason}; branches are run one by one, which costs time."
     return f"{name}'s head is not a plain projection: {reason}; the model's own logits are used, which costs memory."
@@ -140,16 +148,16 @@ def _measures(policy: TreeModel, tree: TokenTree, plain: str, mixed: bool) -> li
     coarse = policy.compute_dtype not in {None, *fine} or not exact
     measures = []
     if exact:
-        values, _ = _values(policy, tree, WAYS[-1], plain, None)
+        values, _ = _values(policy, tree, BRANCHES[-1], plain, None)
         # float32 at best: models compute norms and softmax in it whatever their weights are
         tolerance = 64 * torch.finfo(torch.float32).eps * max(1.0, float(values.abs().max()))
         measures.append(_Measure(compute_dtype=None, backend="sdpa", values=values, tolerance=tolerance))
     device = tree.token_ids_T.device
     if coarse or device.type != "cpu":
-        values, _ = _values(policy, tree, WAYS[-1], plain, policy.compute_dtype)
+        values, _ = _values(policy, tree, BRANCHES[-1], plain, policy.compute_dtype)
         # how far rounding goes depends on the model, so the measure is what a layer that ignores the tree would change:
         # in bfloat16, SmolLM2's rounding reaches a twenty-fifth of that
         row = replace(tree, nodes=(Node(start=0, end=tree.T, parent=-1),), position_T=torch.arange(tree.T, device=device))
-        leak = float((_values(policy, row, WAYS[-1], plain, policy.compute_dtype)[0] - values).abs().max())
+        leak = float((_values(policy, row, BRANCHES[-1], plain, policy.compute_dtype)[0] - values).abs().max())
         measures.append(_Measure(compute_dtype=policy.compute_dtype, backend=None, values=values, tolerance=leak / 8))
     return measures

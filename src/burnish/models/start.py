@@ -106,7 +106,7 @@ def start_policy(
 def _policy(loaded: Any, config: ModelConfig, args: TrainConfig, here: Launch, kind: Kind) -> tuple[Any, float, str]:
     """The policy, the weight of its balancing loss, and why it computes in its dtype."""
     coefficient = _aux_loss_coef(loaded.config.get_text_config().to_dict(), args, str(config.model_name_or_path))
-    compute, why = choose_compute_dtype(args.compute_dtype, here.device)
+    compute, why = choose_compute_dtype(args.compute_dtype, here.device, next(loaded.parameters()).dtype)
     policy = (Policy if kind == "causal" else Scorer)(loaded, compute_dtype=compute, aux_loss=coefficient > 0)
     if args.gradient_checkpointing:
         policy.causal_model.gradient_checkpointing_enable({"use_reentrant": False})

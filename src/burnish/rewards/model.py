@@ -50,10 +50,10 @@ class RewardModel:
         if tokenizer is None:
             tokenizer = load_tokenizer(ModelConfig(model_name_or_path=str(model.config.name_or_path)))
         set_padding(model, tokenizer)
-        compute, _ = choose_compute_dtype(compute_dtype, device)
+        weights = next(model.parameters()).dtype
+        compute = choose_compute_dtype(compute_dtype, device)[0] if weights is torch.float32 else weights
         register()
-        fine = next(model.parameters()).dtype == torch.float32
-        self.scorer = Scorer(model.requires_grad_(False), compute_dtype=compute if fine else None)
+        self.scorer = Scorer(model.requires_grad_(False), compute_dtype=compute)
         self.scorer.eval()
         self.messages = probe(self.scorer).messages
         self.tokenizer = tokenizer

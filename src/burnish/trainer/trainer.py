@@ -250,11 +250,11 @@ class Trainer(Familiar, Generic[C]):
 
     def _configs(self, model: Any, given: ModelConfig | None, peft_config: Any) -> tuple[ModelConfig, C]:
         """Both configurations, which share options, in agreement; the model's with its name."""
-        named = isinstance(model, str | Path)
-        config, args = agree(given or ModelConfig(), self.args)
-        unheard = [] if named else config.changed("model_init_kwargs", "dtype", "model_revision", "adapter_name_or_path", "load_in_4bit")
-        if unheard:
+        named, given = isinstance(model, str | Path), given or ModelConfig()
+        unheard = given.changed("dtype", "model_revision", "adapter_name_or_path", "load_in_4bit", "model_init_kwargs")
+        if not named and (unheard := unheard or self.args.changed("model_init_kwargs")):
             raise ConfigError(f"{unheard[0]} has no effect on a model that is loaded already; leave it out, or give the model's name.")
+        config, args = agree(given, self.args)
         if peft_config is not None and config.use_peft:
             raise ConfigError("peft_config and model_config with use_peft=True both describe an adapter; give one of them.")
         return replace(config, model_name_or_path=str(model if named else model.config.name_or_path)), args
