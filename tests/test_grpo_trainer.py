@@ -105,6 +105,7 @@ def test_adaptive_entropy_is_part_of_a_checkpoint(tmp_path):
     """Above the target of 0.2 nats the coefficient falls by 0.005 a step, down to its least."""
     options = {"use_adaptive_entropy": True, "entropy_coef": 0.02, "entropy_coef_min": 0.012, "save_strategy": "steps", "save_steps": 1}
     made("grpo", tmp_path, max_steps=1, **options).train()
+    assert logged(tmp_path, "entropy_coef") == [0.0], "above its target there is no bonus"
     state = json.loads((tmp_path / "checkpoint-1" / "loop_state.json").read_text())["method"]
     assert state["entropy"][0] == pytest.approx(0.015)
     assert state["entropy"][1] > 3.0

@@ -146,7 +146,7 @@ def test_the_rewards_of_the_template():
 
 REFUSED = {
     "a name that is none": (["-x"], "option"),
-    "no name": ([], "burnish new needs --project."),
+    "no name": ([], "burnish new needs the name of a folder to make, such as: burnish new my-project."),
     "spaces": (["my project"], "project='my project' must end with a name of letters, digits, '.', '_' and '-', such as my-project."),
     "this folder": (["."], "project='.' must end with a name"),
     "a folder with something in it": (

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from burnish.ops.reduce import means
+from burnish.ops.reduce import add, means
 from burnish.rewards.samples import Failure
 from burnish.rollout.groups import Group
 from burnish.rollout.measure import deviation, measured
@@ -28,6 +28,15 @@ def test_rewards():
     assert found["frac_reward_zero_std"] == pytest.approx(2 / 3)
     assert found["frac_groups_with_signal"] == pytest.approx(1 / 3)
     assert found["rewards/none"] == pytest.approx(1 / 6)
+
+
+def test_the_error_of_several_steps():
+    """Means 0 and 1, then 0 and 3, of two steps: errors ½ and 3/2, of their mean √(¼ + 9/4) / 2 = 0.790569, as of steps on two ranks."""
+    steps = [measured([group(0.0), group(one)], [(0.0,), (one,)], ("f",)) for one in (1.0, 3.0)]
+    assert [means(step)["reward_stderr"] for step in steps] == pytest.approx([0.5, 1.5])
+    both = add(dict(steps[0]), steps[1])
+    assert means(both)["reward_stderr"] == pytest.approx(0.790569, abs=1e-6)
+    assert means(both)["reward"] == 1.0
 
 
 def test_functions_and_their_failures():

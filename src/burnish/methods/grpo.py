@@ -112,6 +112,8 @@ def loss_and_metrics(tree: TokenTree, outputs: TokenOutputs, args: GRPOConfig, k
     if args.entropy_coef or args.use_adaptive_entropy:
         learnt_N = entropy_N if kept_N is None else entropy_N * kept_N
         terms["entropy"] = Sum(total=-known.entropy_coef * learnt_N.sum(), count=float(tree.N))
+    if args.use_adaptive_entropy:
+        metrics["entropy_coef"] = Sum(total=logp_N.new_tensor(known.entropy_coef * tree.N), count=float(tree.N))
     return LossOut(terms=terms, metrics=metrics)
 
 

@@ -29,7 +29,7 @@ def _rewards(groups: Sequence[Group], totals: Sequence[Sequence[float | None]]) 
         "rewards/none": (sum(map(len, totals)) - len(every), sum(map(len, totals))),
     }
     if len(means) > 1:  # completions of one prompt are not independent, their means are
-        found["reward_stderr"] = (deviation(means) / math.sqrt(len(means)), 1)
+        found["reward_stderr"] = (deviation(means) ** 2 / len(means), 1)
     return found
 
 
