@@ -14,14 +14,14 @@ TITLE = "How cost grows"
 SMALL = {"hidden": 384, "layers": 2, "vocabulary": 8192}
 GRPO = {"prompts": 2, "completion": 32}
 ROUNDS = 2
-"""A point is a median of several steps already."""
+"""A point is a median of three steps already."""
 
 
 def cases(options: Options) -> list[Case]:
     return [sequence(options), prompt(options), group(options), model(options), vocabulary(options), tokens(options), streamed(options)]
 
 
-def one_process(name: str, points: tuple[int, ...], options: Options, x: tuple[float, ...] = (), steps: int = 1, **spec: object) -> Side:
+def one_process(name: str, points: tuple[int, ...], options: Options, x: tuple[float, ...] = (), steps: int = 3, **spec: object) -> Side:
     common = {"curve": name, "points": points, "threads": options.threads, "steps": steps}
     return Side(name=name, subject="curves", spec=common | spec, x=x or points)
 
@@ -32,7 +32,7 @@ def sequence(options: Options) -> Case:
         name="sequence",
         title="tokens of a row",
         about="SFT steps of 4,096 tokens, cut into rows of equal length: CPU seconds per thousand trained tokens.",
-        sides=[one_process("sequence", points, options, steps=2, tokens=4096, **SMALL)],
+        sides=[one_process("sequence", points, options, tokens=4096, **SMALL)],
         shown=("without_attention", "with_attention"),
         growth={"without_attention": 0.0},
         axis="tokens of a row",
@@ -46,7 +46,7 @@ def prompt(options: Options) -> Case:
         name="prompt",
         title="tokens of a prompt",
         about="GRPO steps of two prompts with 4 and with 20 completions of 32 tokens: CPU seconds of one more completion.",
-        sides=[one_process("prompt", points, options, steps=2, groups=(4, 20), **GRPO, **SMALL)],
+        sides=[one_process("prompt", points, options, groups=(4, 20), **GRPO, **SMALL)],
         shown=("extra_completion",),
         growth={"extra_completion": 0.0},
         axis="tokens of a prompt",
