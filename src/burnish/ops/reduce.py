@@ -11,8 +11,8 @@ from torch import Tensor
 from burnish.types import Sum
 
 Totals = dict[str, tuple[float, float]]
-"""Name → (total, count). Of a standard error, whose name ends with `STDERR`, the total is one of squares."""
-STDERR = "_stderr"
+"""Name → (total, count). Of standard errors the total is one of squares."""
+ERRORS = frozenset({"reward_stderr"})
 
 
 def add(totals: Totals, more: Mapping[str, tuple[float, float]]) -> Totals:
@@ -36,7 +36,7 @@ def read(sums: Iterable[Mapping[str, Sum]]) -> Totals:
 
 def means(totals: Mapping[str, tuple[float, float]]) -> dict[str, float]:
     """Name → total / count; what was never counted has no mean. The mean of k numbers with errors eᵢ has the error √(Σ eᵢ²) / k."""
-    return {name: (math.sqrt(total) if name.endswith(STDERR) else total) / count for name, (total, count) in totals.items() if count}
+    return {name: (math.sqrt(total) if name in ERRORS else total) / count for name, (total, count) in totals.items() if count}
 
 
 def per_branch(value_N: Tensor, branch_N: Tensor, branches: int) -> Tensor:
