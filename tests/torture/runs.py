@@ -221,7 +221,7 @@ def result(run: Path) -> dict[str, Any]:
 def flat(value: Any) -> Any:
     """Tensors as their dtype, shape and bytes, which `==` compares to the bit."""
     if isinstance(value, torch.Tensor):
-        return str(value.dtype), tuple(value.shape), value.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+        return str(value.dtype), tuple(value.shape), value.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
     if isinstance(value, dict):
         return {key: flat(item) for key, item in value.items()}
     return [flat(item) for item in value] if isinstance(value, list | tuple) else value
