@@ -1,4 +1,5 @@
 from itertools import islice
+from pathlib import Path
 
 import pytest
 
@@ -102,3 +103,19 @@ def test_files_of_lines_are_streamed_without_an_index(tmp_path, monkeypatch):
     (tmp_path / "c.jsonl").write_text("\n \n")
     with pytest.raises(DataError, match=r"c\.jsonl is empty: it has no rows\.$"):
         open_rows(tmp_path / "c.jsonl", streaming=True)
+
+
+def test_to_say_where_a_row_stands_reads_nothing(tmp_path, monkeypatch):
+    """Of 300 rows in two files, some lines blank; each place is asked for, which once took a pass over the files each time."""
+    lines = [[f'{{"n": {i}}}' if i % 7 else "" for i in range(part, part + 175)] for part in (0, 175)]
+    for name, part in zip("ab", lines, strict=True):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(part) + "\n")
+    opened, plain = [], Path.open
+    rows = open_rows(tmp_path, streaming=True)
+    monkeypatch.setattr(Path, "open", lambda path, *given, **named: opened.append(path.name) or plain(path, *given, **named))
+    wanted = [f"{name}.jsonl line {i}" for name, part in zip("ab", lines, strict=True) for i, line in enumerate(part, 1) if line]
+    assert [rows.where(i) for i, _ in enumerate(rows)] == wanted
+    assert len(wanted) == 300
+    rows.seek(0)
+    assert [rows.where(i) for i, _ in enumerate(rows)] == wanted, "a second pass knows no blank line twice"
+    assert opened == ["a.jsonl", "b.jsonl"] * 2

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import sys
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -78,34 +79,61 @@ def _no_row(where: str, error: ValueError | TypeError) -> DataError:
     return DataError(f"{where} is JSON of type {error}, not an object; write one object on each line.")
 
 
+class _Lines:
+    """The lines of several files that are rows. As they are read, it is kept where the others stand, which are few."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._files = tuple(files)
+        self._first: list[int] = []
+        """Of each file that was begun: the number of its first row."""
+        self._blank: list[list[int]] = []
+        """Of each: how many rows stand before each line that is none, in ascending order."""
+        self._known = 0
+        """Lines that were read, in the pass that went furthest."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        row = line = 0
+        for place, path in enumerate(self._files):
+            if place == len(self._first):
+                self._first.append(row)
+                self._blank.append([])
+            try:
+                with path.open("rb") as file:
+                    for text in file:
+                        line += 1
+                        blank = text.isspace()
+                        if blank and line > self._known:
+                            self._blank[place].append(row)
+                        self._known = max(self._known, line)
+                        if not blank:
+                            row += 1
+                            yield text
+            except OSError as error:
+                raise DataError(f"{path} cannot be read ({error.strerror}).") from error
+
+    def where(self, row: int) -> str:
+        """Of a row that was read."""
+        place = bisect_right(self._first, row) - 1
+        return f"{self._files[place].name} line {row - self._first[place] + 1 + bisect_right(self._blank[place], row)}"
+
+
 def stream_lines(files: Sequence[Path], name: str) -> StreamRows:
     """Files of JSON lines one after the other, read and never indexed: what is held does not grow. To seek is to read up to there.
 
     Errors: DataError where a file cannot be read, or there is no row.
     """
-
-    def places() -> Iterator[tuple[Path, int, bytes]]:
-        for path in files:
-            try:
-                with path.open("rb") as file:
-                    yield from ((path, number, line) for number, line in enumerate(file, 1) if not line.isspace())
-            except OSError as error:
-                raise DataError(f"{path} cannot be read ({error.strerror}).") from error
+    lines = _Lines(files)
 
     def open_at(n: int) -> Iterator[Row]:
-        for path, number, line in islice(places(), n, None):
+        for row, line in enumerate(islice(lines, n, None), n):
             try:
                 yield _parsed(line)
             except (ValueError, TypeError) as error:
-                raise _no_row(f"{path.name} line {number}", error) from error
+                raise _no_row(lines.where(row), error) from error
 
-    def where(i: int) -> str:
-        path, number, _ = next(islice(places(), i, None))
-        return f"{path.name} line {number}"
-
-    if next(places(), None) is None:
+    if next(iter(lines), None) is None:
         raise DataError(f"{files[0] if len(files) == 1 else name} is empty: it has no rows.")
-    return StreamRows(open_at, name, where)
+    return StreamRows(open_at, name, lines.where)
 
 
 class FileRows(ListRows):
