@@ -160,9 +160,7 @@ def _compare(args: Sequence[str]) -> int:
 def _new(args: Sequence[str]) -> int:
     from burnish.config.new import NewConfig
 
-    if not args:
-        raise ConfigError("burnish new needs the name of a folder to make, such as: burnish new my-project.")
-    named = args if args[0].startswith("-") else ["--project", *args]
+    named = ["--project", *args] if args and not args[0].startswith("-") else args
     command = parse(named, NewConfig, prog="burnish new", description=COMMANDS["new"].help)
     from burnish.cli.new import new_project
 

@@ -61,6 +61,8 @@ PACES = {
 
 def new_project(args: NewConfig, learning_rate: float) -> int:
     """Writes the folder, whole or not at all, and says what to do next; `learning_rate` is the method's default. Raises ConfigError."""
+    if args.project is None:
+        raise ConfigError("burnish new needs the name of a folder to make, such as: burnish new my-project.")
     folder = Path(args.project).expanduser()
     check_new(folder)
     model = _model(args.model)
@@ -73,7 +75,7 @@ def new_project(args: NewConfig, learning_rate: float) -> int:
         raise ConfigError(f"project={args.project!r} cannot be made ({error.strerror}); name another folder.") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    print(_said(str(args.project), args.method, model))
+    print(_said(args.project, args.method, model))
     return 0
 
 

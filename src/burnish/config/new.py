@@ -13,6 +13,6 @@ Method = Literal["sft", "dpo", "kto", "orpo", "cpo", "bco", "reward", "prm", "gr
 class NewConfig(Config):
     """What is written."""
 
-    project: str = option(help="Folder to make; it may stand first, without its flag: burnish new sums.")
+    project: str | None = option(None, "Folder to make; it may stand first, without its flag: burnish new sums.")
     method: Method = option("sft", "What the project trains by.")
     model: str = option("demo", "Hub id or folder of the model; demo: the small one that comes with Burnish, which trains in a minute.")
