@@ -18,6 +18,9 @@ from bench.figures import MEASURES, figures, number, read, run_line, slope, with
 from bench.numbers import Spread, within
 from bench.suites import NAMES
 
+FORM = ("model", "short", "steps", "threads", "compute_dtype", "onednn")
+"""Options that a figure depends on."""
+
 
 def show(folder: Path, beside: Path | None, suites: Sequence[str]) -> None:
     """Prints every figure of `folder`; those of the same form in `beside`, and how many agree."""
@@ -43,7 +46,7 @@ def show(folder: Path, beside: Path | None, suites: Sequence[str]) -> None:
 
 def comparable(record: dict[str, Any], before: dict[str, Any] | None) -> dict[tuple[str, str, str], Spread]:
     """The figures of an earlier run, by case, side and measure; of another processor only those without seconds, of another form none."""
-    if before is None or any(before["options"][name] != record["options"][name] for name in ("short", "threads", "compute_dtype")):
+    if before is None or any(before["options"][name] != record["options"][name] for name in FORM):
         return {}
     every = {(case["name"], side, measure): one for case in before["cases"] for side, measure, one in figures(case)}
     here = before["machine"]["processor"] == record["machine"]["processor"]

@@ -1,4 +1,4 @@
-"""A reward model on the pairs of the preference suite. `as it comes` and `best` are as there."""
+"""A reward model on the pairs of the preference suite. TRL has the same settings as in DPO there."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def cases(options: Options) -> list[Case]:
             about=about(options, "reward"),
             sides=sides("reward", pairs(options), len(completions), options),
             shown=("cpu_s", "wall_s", "peak_bytes"),
-            same="first_loss",
+            same="loss",
             work=partial(flop, tokens=tokens, trained=0, steps=options.steps),
         )
     ]

@@ -30,6 +30,12 @@ def test_exponent():
     assert exponent([10, 100, 1000], [7, 7, 7]) == pytest.approx(0.0)
 
 
+def test_what_is_not_above_0_has_no_exponent():
+    for ys in ([1.0, 0.0], [1.0, -2.0], [1.0, math.nan]):
+        with pytest.raises(ValueError, match="not all above 0"):
+            exponent([1, 2], ys)
+
+
 def at(median: float, half: float) -> Spread:
     return Spread(median=median, low=median - half, high=median + half, count=3)
 
