@@ -1,7 +1,7 @@
 """Scripts as the README and the documentation of TRL have them: the same calls with the same arguments, for its 1.x releases.
 
-Each stands under the page and the heading where TRL has it. `tests/trl_scripts/test_scripts.py` changes their import lines and runs them;
-the models and data that they name are folders of these names there. Where a page shows a part of a script only (a configuration, a reward
+Each stands under the page and the heading where TRL has it. `tests/trl_scripts/test_*.py` change their import lines and run them; the
+models and data that they name are folders of these names there. Where a page shows a part of a script only (a configuration, a reward
 function), the rest is that page's quick start.
 """
 
