@@ -76,6 +76,8 @@ def sides(task: str, rows: list[dict[str, Any]], batch: int, options: Options) -
         f"TRL, {'two rows' if kto else 'one pair'} at a time": in_parts | {"gradient_checkpointing": False},
         "TRL, smallest": in_parts | {"gradient_checkpointing": True},
     }
+    if options.short and method == "reward":
+        del their["TRL, smallest"]
     spec = training(both if task == "kto" else rows, ours, options, theirs=False, method=method, **more)
     found = [Side(name="ours", subject="training", spec=spec)]
     for name, own in their.items():

@@ -1,4 +1,7 @@
-"""A reward model on the pairs of the preference suite. TRL has the same settings as in DPO there."""
+"""A reward model on the pairs of the preference suite. TRL has the same settings as in DPO there.
+
+The short form leaves `smallest` out: of its two pairs, `as it comes` holds no more.
+"""
 
 from __future__ import annotations
 

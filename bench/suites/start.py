@@ -1,5 +1,6 @@
 """How fast the command line and the imports answer: whole processes, beside TRL's. A turn's figure is the median of ten processes of each
-side, and where one takes seconds of three. Before its first turn each side starts once unmeasured, so that its files are in memory.
+side; where one takes seconds of three, and the short form has one round of these. Before its first turn each side starts once unmeasured,
+so that its files are in memory.
 
 The mistyped flag lacks a letter of `learning_rate`; TRL is told beside it to use the CPU, or it would speak of a missing GPU instead.
 """
@@ -34,7 +35,9 @@ def cases(options: Options) -> list[Case]:
     trl = str(trl_python(options.trl_python))
     found = []
     for name, (title, own, their, status) in QUESTIONS.items():
+        moment = name in ("help", "import")
         ours = Side(name="ours", command=(sys.executable, *own), status=status, repeats=SECONDS if name == "import-trainer" else 10)
-        theirs = Side(name="TRL", command=(trl, *their), status=status, repeats=10 if name in ("help", "import") else SECONDS)
-        found.append(Case(name=name, title=title, about="", sides=(ours, theirs), shown=("cpu_s", "wall_s", "peak_bytes")))
+        theirs = Side(name="TRL", command=(trl, *their), status=status, repeats=10 if moment else SECONDS)
+        rounds = None if moment or not options.short else 1
+        found.append(Case(name=name, title=title, about="", sides=(ours, theirs), shown=("cpu_s", "wall_s", "peak_bytes"), rounds=rounds))
     return found
