@@ -23,7 +23,7 @@ from statistics import median
 from typing import Any
 
 from bench import machine
-from bench.numbers import Spread, exponent, paired_ratios, spread
+from bench.arithmetic import Spread, exponent, paired_ratios, spread
 from bench.processes import Taken, TurnError, ask, timed
 
 MATMUL = {"sides": [2048], "repeats": 2}

@@ -2,7 +2,7 @@
 
     python -m bench.table [runs/bench] [--beside bench/results]
 
-Two figures agree where their ranges meet, each widened by half its width on either side (`numbers.within`). CPU and wall seconds change
+Two figures agree where their ranges meet, each widened by half its width on either side (`arithmetic.within`). CPU and wall seconds change
 with the machine, and with what else it does; ratios, memory and exponents should not.
 """
 
@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.arithmetic import Spread, within
 from bench.figures import MEASURES, figures, number, read, run_line, slope, with_range
-from bench.numbers import Spread, within
 from bench.suites import NAMES
 
 FORM = ("model", "short", "steps", "threads", "compute_dtype", "onednn")

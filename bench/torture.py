@@ -44,7 +44,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(given.jobs, multiprocessing.get_context("spawn")) as pool:
         every = ways(Path(folder))
         if unknown := [name for name in given.way or () if name not in every]:
-            parser.error(f"there is no way {unknown[0]!r}; there are {', '.join(every)}")
+            parser.error(f"there is no way {unknown[0]!r}; there are {'; '.join(every)}")
         found = {name: way for name, way in every.items() if given.way is None or name in given.way}
         pairs = sum(way.ranks > 1 for way in found.values())
         kills = -(-given.kills // max(1, len(found) - pairs)), -(-given.kills_of_two // max(1, pairs))

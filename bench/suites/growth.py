@@ -7,8 +7,8 @@ with the same rows, and subtracted.
 
 from __future__ import annotations
 
+from bench.arithmetic import exponent
 from bench.harness import Case, Options, Side
-from bench.numbers import exponent
 
 TITLE = "How cost grows"
 SMALL = {"hidden": 384, "layers": 2, "vocabulary": 8192}

@@ -183,7 +183,7 @@ def test_a_round_that_one_side_lacks_is_no_pair():
 
 
 def test_points_of_a_curve_from_several_processes():
-    """Round 1: 1, 2, 4 at 1, 2, 4, exponent 1. Round 2: 1, 2, 8, exponent 1.5 (see test_numbers). At 4 the median is 6."""
+    """Round 1: 1, 2, 4 at 1, 2, 4, exponent 1. Round 2: 1, 2, 8, exponent 1.5 (see test_arithmetic). At 4 the median is 6."""
     case = record_of({}, growth={"cpu_s": 1.0})
     for x, values in ((1, (1.0, 1.0)), (2, (2.0, 2.0)), (4, (4.0, 8.0))):
         turns = [{"round": i, "measures": {"cpu_s": [value]}} for i, value in enumerate(values, 1)]

@@ -4,8 +4,8 @@ import json
 import xml.etree.ElementTree as ElementTree
 
 import pytest
+from bench.arithmetic import Spread
 from bench.figures import number, slope, with_range
-from bench.numbers import Spread
 from bench.plots import drawn
 
 from bench import page

@@ -1,5 +1,8 @@
 """Work by count, and rows that are what their suite says."""
 
+import sys
+from pathlib import Path
+
 import pytest
 from bench.__main__ import parsed
 from bench.suites import NAMES, grpo, sft, start, suite
@@ -71,3 +74,11 @@ def test_without_a_name_all_suites_are_measured(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         parsed()
     assert "there is no suite 'sftt'; there are sft, preference" in capsys.readouterr().err
+
+
+def test_no_file_hides_a_module_of_python():
+    """Of a file that is run by its path (`python bench/torture.py`) the folder comes first where modules are looked for."""
+    root = Path(__file__).parents[2]
+    names = {file.stem for folder in ("bench", "tools") for file in (root / folder).glob("*.py")}
+    assert "torture" in names
+    assert names & sys.stdlib_module_names == set()

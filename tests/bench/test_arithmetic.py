@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from bench.numbers import Spread, exponent, paired_ratios, spread, within
+from bench.arithmetic import Spread, exponent, paired_ratios, spread, within
 
 
 def test_spread():
