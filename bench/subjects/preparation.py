@@ -30,7 +30,7 @@ WORDS = (
     "you young your equation photosynthesis 1984 42 3.14 counterexample implementation São naïve"
 )
 # ChatML, with the marks TRL needs to know what the assistant said. Ours is given the same.
-TEMPLATE = (
+MARKED_CHATML = (
     "{% for message in messages %}{% if message['role'] == 'assistant' %}{{ '<|im_start|>assistant\n' }}"
     "{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}{{ '\n' }}"
     "{% else %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endif %}{% endfor %}"
@@ -68,7 +68,7 @@ def prepare_ours(spec: dict[str, Any], cache: str) -> Answer:
     from burnish.data.sources import open_rows
 
     tokenizer = AutoTokenizer.from_pretrained(spec["tokenizer"])
-    template = TEMPLATE if spec["assistant_only_loss"] else None
+    template = MARKED_CHATML if spec["assistant_only_loss"] else None
     options = PrepareOptions(max_length=MAX_LENGTH, assistant_only_loss=spec["assistant_only_loss"], chat_template=template)
     seconds = []
     for _ in range(2):
@@ -101,7 +101,7 @@ def prepare_trl(spec: dict[str, Any], cache: str) -> Answer:
     for _ in range(2):
         tokenizer = AutoTokenizer.from_pretrained(spec["tokenizer"])
         if spec["assistant_only_loss"]:
-            tokenizer.chat_template = TEMPLATE
+            tokenizer.chat_template = MARKED_CHATML
         sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1}
         trainer = Timed(
             model=LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **sizes)),
