@@ -8,6 +8,9 @@ SMOLLM2 := models/smollm2
 DIALOGUES := models/dialogues
 PREFERENCES := models/preferences
 CHAIN_SUM := models/chain_sum
+CHROMIUM := command -v chromedriver >/dev/null || { echo "Chromium and its driver are needed: apt-get install chromium chromium-driver"; exit 1; }
+# suites that TRL takes no turn in; make bench without SUITES measures all
+TRL_READY = $(if $(filter-out growth sampler,$(or $(SUITES),all)),.venv-trl/ready)
 
 .PHONY: demo test test-browser test-real lint api format docs smollm2 first-run torture bench bench-long bench-page bench-plan bench-report parity-sft parity-preference preferences real-preferences chain-sum vllm-server calculator clean help
 
@@ -41,7 +44,7 @@ test: .venv/dev $(TEMPLATES)  ## the tests
 	@touch $@
 
 test-browser: .venv/browser  ## the report in a headless Chromium, which has to be there
-	@command -v chromedriver >/dev/null || { echo "Chromium and its driver are needed: apt-get install chromium chromium-driver"; exit 1; }
+	@$(CHROMIUM)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser
 
 test-real: .venv/dev $(SMOLLM2)/.made  ## the tests that need a real model
@@ -89,6 +92,7 @@ preferences: $(PREFERENCES)/.made  ## pairs of answers, for recipes/laptop/{dpo,
 
 $(PREFERENCES)/.made: .venv/core
 	$(BIN)/python tools/make_preferences.py $(PREFERENCES)
+	@touch $@
 
 chain-sum: $(CHAIN_SUM)/.made  ## sums and differences, for recipes/laptop/grpo.yaml
 
@@ -121,8 +125,11 @@ torture: .venv/dev  ## more than 300 kills and a hundred other faults, in every 
 calculator: .venv/core  ## the embedded model learns to use a tool, in two minutes
 	$(BIN)/python bench/calculator.py
 
-vllm-server: .venv-vllm/ready $(SMOLLM2)/.made  ## a vLLM server on this CPU, with SmolLM2, for docs/vllm.md
+$(SMOLLM2)-untied/.made: $(SMOLLM2)/.made
 	$(BIN)/python tools/untied_head.py $(SMOLLM2) $(SMOLLM2)-untied
+	@touch $@
+
+vllm-server: .venv-vllm/ready $(SMOLLM2)-untied/.made  ## a vLLM server on this CPU, with SmolLM2, for docs/vllm.md
 	tools/vllm_server.sh $(SMOLLM2)-untied 8000 --max-model-len 2048
 
 # the chat templates of many families, which the tests read and the project does not copy
@@ -130,10 +137,10 @@ $(TEMPLATES): | .venv/core
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .cache/trl-$(TRL) trl==$(TRL)
 
 # SUITES="growth sft" for some of them
-bench: .venv/core .venv-trl/ready $(SMOLLM2)/.made  ## ours beside TRL and how cost grows, in short: a table in less than 20 minutes
+bench: .venv/core $(TRL_READY) $(SMOLLM2)/.made  ## ours beside TRL and how cost grows, in short: a table in less than 20 minutes
 	$(BIN)/python -m bench $(SUITES) --short --rounds 3 --minutes 18
 
-bench-long: .venv/core .venv-trl/ready $(SMOLLM2)/.made  ## the same in full size, with ten million rows: hours
+bench-long: .venv/core $(TRL_READY) $(SMOLLM2)/.made  ## the same in full size, with ten million rows: hours
 	$(BIN)/python -m bench $(SUITES) --rounds 3
 
 bench-page: .venv/core  ## docs/benchmarks.md of the last bench
@@ -142,7 +149,8 @@ bench-page: .venv/core  ## docs/benchmarks.md of the last bench
 bench-plan: .venv/core $(SMOLLM2)/.made  ## memory as planned beside memory as measured
 	$(BIN)/python -m bench.plan
 
-bench-report: .venv/browser  ## how fast the report of 50,000 samples is written and opens
+bench-report: .venv/browser  ## how fast the report of 50,400 samples is written and opens
+	@$(CHROMIUM)
 	$(BIN)/python -m bench.report
 
 parity-sft: .venv/core .venv-trl/ready $(SMOLLM2)/.made  ## the same three steps as TRL
@@ -152,4 +160,4 @@ parity-preference: .venv/core .venv-trl/ready $(SMOLLM2)/.made  ## the same thre
 	$(BIN)/python -m bench.parity_preference --trl-python .venv-trl/bin/python
 
 clean:
-	rm -rf .venv .venv-trl .cache build dist
+	rm -rf .venv .venv-trl .venv-vllm .cache build dist

@@ -11,9 +11,11 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
-from bench.harness import Bench, Options
+from bench.harness import MATMUL, Bench, Options
+from bench.processes import TurnError, ask
 from bench.suites import NAMES, suite
 from bench.table import show
 
@@ -36,12 +38,31 @@ def main() -> int:
     )
     if not options.model.exists():
         raise SystemExit(f"{options.model} is absent: run `make smollm2`, or name a folder by --model.")
+    if options.onednn:
+        refuse_rounding(options.threads)
+    with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
+        tempfile.tempdir = scratch  # of what cases and their processes leave there nothing remains
+        return measured(options, given)
+
+
+def measured(options: Options, given: argparse.Namespace) -> int:
+    """Runs the suites and shows what came of it; 1 where a turn failed."""
     bench = Bench({name: suite(name).cases(options) for name in given.suites or NAMES}, options)
     bench.run()
     show(options.output, given.beside, given.suites or NAMES)
     for line in dict.fromkeys(bench.failed):
         print(f"FAILED: {line}")
     return 1 if bench.failed else 0
+
+
+def refuse_rounding(threads: int) -> None:
+    """Raises SystemExit where oneDNN rounds float32 products here (see `subjects/matmul.py`): steps would not be float32 ones."""
+    try:
+        (answer,), _ = ask("matmul", [MATMUL | {"threads": threads}], threads=threads)
+    except TurnError as error:
+        raise SystemExit(f"--onednn: the product could not be tried: {error}") from None
+    if "onednn" not in answer["measures"]:
+        raise SystemExit("--onednn: here oneDNN rounds float32 products to bfloat16; leave it out, or take --compute-dtype bfloat16.")
 
 
 def known(name: str) -> str:

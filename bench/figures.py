@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.numbers import Spread
+from bench.arithmetic import Spread
 
 MEASURES = {
     # name: its heading, and what its numbers are divided by

@@ -11,6 +11,8 @@ round and none its whole measurement. Files are written after every round of a c
 from __future__ import annotations
 
 import json
+import math
+import os
 import shlex
 import sys
 import time
@@ -21,11 +23,14 @@ from statistics import median
 from typing import Any
 
 from bench import machine
-from bench.numbers import Spread, exponent, paired_ratios, spread
+from bench.arithmetic import Spread, exponent, paired_ratios, spread
 from bench.processes import Taken, TurnError, ask, timed
 
-SAME = {"float32": 1e-4, "bfloat16": 1e-2}
-"""How far apart numbers may be that should be the same; parity benches are stricter."""
+MATMUL = {"sides": [2048], "repeats": 2}
+"""Large enough for the machine's peak, and over in a second or two: it is measured beside every turn that is compared with it."""
+SAME = {"float32": 5e-5, "bfloat16": 1e-2}
+"""How far apart numbers may be that should be the same. Losses after one update, in float32, were 8e-8 (SFT), 3e-6 (reward) and 5e-6 (DPO)
+apart; a hundredth more of a learning rate would move DPO's by 7e-5. In bfloat16 none was measured, and a DPO loss says little there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +64,7 @@ class Side:
     status: int = 0
     """That a command ends with."""
     repeats: int = 1
-    """Of a command in one turn, whose median counts: for what is over in a moment."""
+    """Of a command in one turn, whose median counts. Before its first turn it runs once, and that is not measured."""
     x: tuple[float, ...] = ()
     """In a growth case: what each value of a measure was measured at."""
 
@@ -99,7 +104,6 @@ class Bench:
     def run(self) -> None:
         """Every round of every case, as far as the minutes reach."""
         for number in range(1, self.options.rounds + 1):
-            self._measure_peak()
             for suite, cases in self.suites.items():
                 for case in cases:
                     if number > (case.rounds or number) or not self._fits(case):
@@ -110,8 +114,8 @@ class Bench:
                     self._write(suite)
 
     def _head(self, suite: str, cases: Sequence[Case]) -> dict[str, Any]:
-        pythons = {str(side.python or sys.executable): side.python for case in cases for side in case.sides}
-        versions = {name: ask("versions", [{}], python=python)[0][0]["facts"] for name, python in pythons.items()}
+        pythons = dict.fromkeys(interpreter(side) for case in cases for side in case.sides)
+        versions = {python: self._asked(suite, "versions", {}, python).get("facts", {}) for python in pythons}
         options = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self.options).items()}
         return {
             "suite": suite,
@@ -122,19 +126,23 @@ class Bench:
             "load_before": machine.load(),
             "load_after": machine.load(),
             "options": options,
-            "versions": {Path(name).parts[-3] if len(Path(name).parts) > 2 else name: found for name, found in versions.items()},
-            "matmul_flops": [],
+            "versions": {path.parts[-3] if len(path.parts) > 2 else str(path): found for path, found in versions.items()},
             "cases": [head_of(case) for case in cases],
         }
 
-    def _measure_peak(self) -> None:
-        if not any(case.work for cases in self.suites.values() for case in cases):
-            return
-        (answer,), _ = ask("matmul", [{"threads": self.options.threads, "sides": [2048, 3072], "repeats": 2}], threads=self.options.threads)
-        peak = {product: found[0] for product, found in answer["measures"].items()}
-        print(f"float32 products: {', '.join(f'{value / 1e9:.0f} GFLOP/s ({name})' for name, value in peak.items())}", flush=True)
-        for record in self._records.values():
-            record["matmul_flops"].append(peak)
+    def _asked(self, suite: str, subject: str, spec: dict[str, Any], python: Path | None = None) -> dict[str, Any]:
+        """Of what is no side's turn: the answer; nothing, where the process failed, which is told in the end."""
+        try:
+            (answer,), _ = ask(subject, [spec], python=python, threads=self.options.threads)
+        except TurnError as error:
+            self.failed.append(f"{suite}: {subject}: {error}")
+            return {}
+        return dict(answer)
+
+    def _peak(self, suite: str) -> dict[str, float]:
+        """The machine's own float32 products now."""
+        answer = self._asked(suite, "matmul", MATMUL | {"threads": self.options.threads})
+        return {product: found[0] for product, found in answer.get("measures", {}).items()}
 
     def _fits(self, case: Case) -> bool:
         """A case's first round always does; a later one where as much time is left as the last took."""
@@ -146,7 +154,9 @@ class Bench:
         for side in case.sides:
             into = record["sides"][side.name]
             try:
-                turn = take_turn(side, self.options.threads) | {"round": number}
+                turn = take_turn(side, self.options.threads, warm_up=number == 1) | {"round": number}
+                if case.growth:
+                    check_costs({name: turn["measures"].get(name, []) for name in case.growth})
             except TurnError as error:
                 into["failed"] = str(error)
                 self.failed.append(f"{suite}: {case.name}: {side.name}: {error}")
@@ -154,6 +164,7 @@ class Bench:
                 continue
             if case.work is not None and side is case.sides[0]:
                 turn["measures"]["flop"] = case.work(turn["facts"])
+                turn["facts"]["matmul_flops"] = self._peak(suite)
             into["turns"].append(turn)
             shown = "  ".join(f"{name} {', '.join(f'{value:.4g}' for value in turn['measures'].get(name, []))}" for name in case.shown)
             print(f"{suite:<11}{case.name:<16}{side.name:<30} round {number}  {shown}", flush=True)
@@ -162,11 +173,18 @@ class Bench:
         record = self._records[suite]
         record["load_after"] = machine.load()
         for case in record["cases"]:
-            case["summary"] = summary(case, record["matmul_flops"], self.options.threads)
-            if case["summary"].get("difference", 0.0) > SAME[self.options.compute_dtype]:
+            case["summary"] = summary(case, self.options.threads)
+            if not case["summary"].get("difference", 0.0) <= SAME[self.options.compute_dtype]:
                 self.failed.append(f"{suite}: {case['name']}: the sides differ in {case['same']}, by {case['summary']['difference']:.1e}")
         self.options.output.mkdir(parents=True, exist_ok=True)
-        (self.options.output / f"{suite}.json").write_text(json.dumps(record, indent=1) + "\n")
+        file = self.options.output / f"{suite}.json"
+        beside = file.with_suffix(".tmp")
+        beside.write_text(json.dumps(record, indent=1) + "\n")
+        os.replace(beside, file)  # so that whoever ends the bench finds the last whole file
+
+
+def interpreter(side: Side) -> Path:
+    return side.python or Path(side.command[0] if side.command else sys.executable)
 
 
 def head_of(case: Case) -> dict[str, Any]:
@@ -174,16 +192,16 @@ def head_of(case: Case) -> dict[str, Any]:
     sides = {}
     for side in case.sides:
         said = {name: value for name, value in side.spec.items() if name not in ("rows", "prompts")}
-        if "options" in said:
-            said["options"] = {name: value for name, value in said["options"].items() if not name.endswith("_dir")}
         subject = side.subject or shlex.join(["python", *side.command[1:]])
         sides[side.name] = {"subject": subject, "spec": said, "x": list(side.x), "turns": []}
     told = {"name": case.name, "title": case.title, "about": case.about, "shown": list(case.shown), "same": case.same}
     return told | {"growth": dict(case.growth), "axis": case.axis, "sides": sides, "summary": {}}
 
 
-def take_turn(side: Side, threads: int) -> dict[str, Any]:
+def take_turn(side: Side, threads: int, *, warm_up: bool = False) -> dict[str, Any]:
     """What one turn measured: what its subject says, or of a command what the operating system says; both are kept.
+
+    With `warm_up` a command runs once before, so that no side is measured with its files not yet in memory.
 
     Raises:
         TurnError: a process ended as it should not have.
@@ -191,12 +209,22 @@ def take_turn(side: Side, threads: int) -> dict[str, Any]:
     if side.subject:
         (answer,), taken = ask(side.subject, [side.spec], python=side.python, threads=threads)
         return {"measures": answer["measures"], "facts": answer["facts"], "process": asdict(taken)}
+    if warm_up:
+        timed(side.command, threads, status=side.status)
     every: list[Taken] = [timed(side.command, threads, status=side.status)[0] for _ in range(side.repeats)]
     measures = {name: [median(asdict(taken)[name] for taken in every)] for name in ("cpu_s", "wall_s", "peak_bytes")}
     return {"measures": measures, "facts": {}, "process": asdict(every[-1])}
 
 
-def summary(case: Mapping[str, Any], peaks: Sequence[Mapping[str, float]], threads: int) -> dict[str, Any]:
+def check_costs(measures: Mapping[str, Sequence[float]]) -> None:
+    """Raises TurnError where a cost is not above 0: it has no logarithm, and a curve no exponent."""
+    for name, values in measures.items():
+        if not all(value > 0.0 for value in values):
+            said = ", ".join(f"{value:.4g}" for value in values)
+            raise TurnError(f"{name} is {said}: a cost of 0 or less was lost in noise; measure again on a quiet machine.")
+
+
+def summary(case: Mapping[str, Any], threads: int) -> dict[str, Any]:
     """The figures of a case's record: spreads of each side's measures, ratios to the first side, exponents, shares of the peak."""
     turns = {name: side["turns"] for name, side in case["sides"].items()}
     found: dict[str, Any] = {"sides": {}, "ratios": {}, "exponents": {}, "points": {}, "share_of_peak": {}}
@@ -210,23 +238,24 @@ def summary(case: Mapping[str, Any], peaks: Sequence[Mapping[str, float]], threa
     for name in others:
         ratios = {measure: ratio for measure in case["shown"] if (ratio := ratio_of(turns[name], turns[first], measure))}
         found["ratios"][name] = {measure: asdict(ratio) for measure, ratio in ratios.items()}
-    if case["same"]:
+    if case["same"] and all(turns.values()):
         found["difference"] = difference([turn["facts"][case["same"]] for taken in turns.values() for turn in taken])
     worked = [turn for turn in turns[first] if "flop" in turn["measures"]]
-    for product in peaks[0] if worked else ():
-        shares = [
-            flop * threads / cpu / peaks[turn["round"] - 1][product]
-            for turn in worked
-            for flop, cpu in zip(turn["measures"]["flop"], turn["measures"]["cpu_s"], strict=True)
-        ]
-        found["share_of_peak"][product] = asdict(spread(shares))
+    shares: dict[str, list[float]] = {}
+    for turn in worked:
+        for product, peak in turn["facts"]["matmul_flops"].items():
+            for flop, cpu in zip(turn["measures"]["flop"], turn["measures"]["cpu_s"], strict=True):
+                shares.setdefault(product, []).append(flop * threads / cpu / peak)
+    found["share_of_peak"] = {product: asdict(spread(values)) for product, values in shares.items()}
     return found
 
 
 def difference(facts: Sequence[Any]) -> float:
-    """The largest relative difference of numbers; of other things 0 where all are the same, else 1."""
+    """The largest relative difference of numbers, infinite where one is none; of other things 0 where all are the same, else 1."""
     if facts and all(isinstance(one, float) for one in facts):
-        return (max(facts) - min(facts)) / max(map(abs, facts))
+        if not all(map(math.isfinite, facts)):
+            return math.inf
+        return (max(facts) - min(facts)) / (max(map(abs, facts)) or 1.0)
     return float(len(set(facts)) > 1)
 
 

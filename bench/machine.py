@@ -26,7 +26,7 @@ def processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     said = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     widest = next((name for name in ("amx_tile", "avx512_bf16", "avx512f", "avx2") if name in said.get("flags", "").split()), "")
-    return " ".join(filter(None, [said.get("model name", platform.processor()), f"({widest})" if widest else ""]))
+    return " ".join(filter(None, [said.get("model name") or platform.processor() or platform.machine(), f"({widest})" if widest else ""]))
 
 
 def cores() -> set[int]:

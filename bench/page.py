@@ -32,7 +32,8 @@ form, in less than 20 minutes on two cores, and says which figures are the same.
 Sides take turns, ours, theirs, ours, …, each in a process of its own and in its library's own environment. CPU seconds (user and system,
 of all threads), wall seconds and the most memory that was ever resident are the operating system's counts. A figure is the median, with
 the least and the greatest in brackets; **×** is theirs divided by ours, the median of the ratios of neighbouring turns, so that above 1
-ours takes less. Steps are measured after one of other rows to warm up. Where several processes work, memory is that of the largest.
+ours takes less. Steps are measured after one to warm up, which has short rows of its own (that of GRPO has the same prompts). Where several
+processes work, memory is that of the first one; of a command it is that of the largest.
 """
 Record = dict[str, Any]
 
@@ -83,12 +84,16 @@ def cell(case: Mapping[str, Any], side: str, measure: str) -> str:
 
 def remarks(cases: list[Mapping[str, Any]]) -> Iterator[str]:
     """What the tables do not say: that the sides did the same, and how much of the machine's peak ours reaches."""
+    names = {
+        "first_loss": "first losses",
+        "loss": "losses of the first measured step",
+        "signature": "token ids, and which of them are trained,",
+    }
     for case in cases:
         found, title = case["summary"], case["title"]
         if "difference" in found:
-            name = {"first_loss": "first losses", "signature": "token ids, and which of them are trained,"}[case["same"]]
             apart = f"differ by {found['difference']:.0e} at most" if found["difference"] else "are the same"
-            yield f"{title}: the {name} of all sides {apart}.\n"
+            yield f"{title}: the {names[case['same']]} of all sides {apart}.\n"
         if found["share_of_peak"]:
             products = {"default": "as PyTorch multiplies unless told otherwise", "onednn": "through oneDNN"}
             shares = [f"{share['median']:.0%} of it {products[product]}" for product, share in found["share_of_peak"].items()]
@@ -166,8 +171,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--root", type=Path, default=ROOT)
     given = parser.parse_args(arguments)
     folder = given.root / "bench/results"
-    for file in sorted(given.take.glob("*.json")) if given.take else ():
-        shutil.copy(file, folder)
+    if given.take:
+        taken = [file for name in NAMES if (file := given.take / f"{name}.json").exists()]
+        if not taken:
+            raise SystemExit(f"--take {given.take}: holds none of {', '.join(f'{name}.json' for name in NAMES)}; run `make bench` first.")
+        for file in taken:
+            shutil.copy(file, folder)
     stale = 0
     for name, text in wanted(given.root, read(folder, NAMES)).items():
         file = given.root / name

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,7 +96,10 @@ def arguments(description: str | None) -> argparse.Namespace:
 
 
 def main(cases: dict[str, Case], options: argparse.Namespace) -> None:
-    """Prints both sides of every case; exits with status 1 unless all of them agree."""
+    """Prints both sides of every case; exits with status 1 unless all of them agree. Raises SystemExit where no case is named so."""
+    if not any(name.startswith(options.only) and options.on in (None, *case.models) for name, case in cases.items()):
+        on = f" on {options.on}" if options.on else ""
+        raise SystemExit(f"--only {options.only!r}: no case{on} begins so; there are {'; '.join(cases)}.")
     gaps: dict[str, float] = {}
     too_far: list[str] = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -159,14 +163,22 @@ def compare(name: str, ours: list[dict[str, float]], theirs: list[dict[str, floa
         shown = []
         for metric in TOLERANCES | case.metrics:
             mine, other = our_line[metric], their_line[metric]
-            size = abs(other) if metric in TOLERANCES else max(1.0, abs(other))
-            gaps[metric] = max(gaps.get(metric, 0.0), abs(mine - other) / size if mine != other else 0.0)
+            gap = apart(mine, other, least=0.0 if metric in TOLERANCES else 1.0)
+            gaps[metric] = max(gaps.get(metric, 0.0), gap)
             if metric in TOLERANCES:
-                shown.append(f"{metric} ours {mine:12.6f} theirs {other:12.6f} relative {abs(mine - other) / size:.1e}")
+                shown.append(f"{metric} ours {mine:12.6f} theirs {other:12.6f} relative {gap:.1e}")
         print(f"{name:<44} step {step}  {'  '.join(shown)}", flush=True)
     if case.metrics:
         print(f"{name:<44} metrics " + "  ".join(f"{metric} {gaps[metric]:.1e}" for metric in case.metrics), flush=True)
     return gaps
+
+
+def apart(mine: float, other: float, *, least: float) -> float:
+    """Their difference over `other`, or over `least` where that is more. Infinite where one is no number, or `other` alone is 0."""
+    if not (math.isfinite(mine) and math.isfinite(other)):
+        return math.inf
+    size = max(least, abs(other))
+    return abs(mine - other) / size if size else 0.0 if mine == other else math.inf
 
 
 def make_random_llama(tokenizer_from: Path, scratch: Path, *, name: str = "random", seed: int = 0) -> Path:

@@ -11,15 +11,14 @@ from __future__ import annotations
 from typing import Any
 
 from bench.parity import FACTS, Case, arguments, main
+from bench.subjects.preparation import MARKED_CHATML
 
-# ChatML as SmolLM2 has it, with the marks TRL needs to know what the assistant said. Ours is given the same.
-MARKED_CHATML = (
-    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
-    "{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}{% endif %}"
-    "{% if message['role'] == 'assistant' %}{{ '<|im_start|>assistant\n' }}"
-    "{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}{{ '\n' }}"
-    "{% else %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+# as SmolLM2's own template: with a message of the system where there is none
+EACH = "{% for message in messages %}"
+WITH_SYSTEM = MARKED_CHATML.replace(
+    EACH,
+    EACH + "{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}{% endif %}",
 )
 
 
@@ -41,7 +40,7 @@ CASES = {
     "prompt-completion": Case(rows=COMPLETIONS),
     "prompt-completion, all": Case(rows=COMPLETIONS, options={"completion_only_loss": False}),
     "chat": Case(rows=chat_rows()),
-    "chat, assistant only": Case(rows=chat_rows(), options={"assistant_only_loss": True}, more={"chat_template": MARKED_CHATML}),
+    "chat, assistant only": Case(rows=chat_rows(), options={"assistant_only_loss": True}, more={"chat_template": WITH_SYSTEM}),
     "text, dft": Case(rows=TEXTS, options={"loss_type": "dft"}),
 }
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.processes import ROOT
+from bench.processes import ROOT, environment
 
 STEPS = 2
 WITHIN = 0.15
@@ -86,15 +86,17 @@ def main() -> None:
     options = parser.parse_args()
     if options.one:
         return train(json.loads(options.one.read_text()))
+    chosen = [setting for setting in SETTINGS if all(word in str(setting) for word in options.only)]
+    if not chosen:
+        parser.error(f"--only {' '.join(options.only)} names no setting; there are:\n" + "\n".join(map(str, SETTINGS)))
     print(f"{'setting':<86} {'estimate':>9} {'measured':>9} {'ratio':>6}")
     off = 0
     with tempfile.TemporaryDirectory(prefix="bench-plan-") as scratch:
-        for setting in SETTINGS:
-            if all(word in str(setting) for word in options.only):
-                folder = options.model.resolve() if setting.model == SMOLLM2 else make_model(setting.model, Path(scratch))
-                estimated, measured = estimate(setting, folder), measure(setting, folder, Path(scratch))
-                off += not abs(estimated / measured - 1) <= WITHIN
-                print(f"{setting!s:<86} {estimated / 1e9:>6.2f} GB {measured / 1e9:>6.2f} GB {estimated / measured:>6.2f}", flush=True)
+        for setting in chosen:
+            folder = options.model.resolve() if setting.model == SMOLLM2 else make_model(setting.model, Path(scratch))
+            estimated, measured = estimate(setting, folder), measure(setting, folder, Path(scratch))
+            off += not abs(estimated / measured - 1) <= WITHIN
+            print(f"{setting!s:<86} {estimated / 1e9:>6.2f} GB {measured / 1e9:>6.2f} GB {estimated / measured:>6.2f}", flush=True)
     print(f"more than {WITHIN:.0%} off: {off}")
     sys.exit(off)
 
@@ -154,10 +156,10 @@ def measure(setting: Setting, folder: Path, scratch: Path) -> int:
         spec = scratch / f"{rank}.json"
         spec.write_text(json.dumps({"setting": SETTINGS.index(setting), "folder": str(folder), "answer": str(scratch / f"{rank}.peak")}))
         facts = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": setting.processes, "LOCAL_WORLD_SIZE": setting.processes}
-        facts |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1, "BENCH_OUTPUT": scratch / f"run-{port}"}
-        environment = os.environ | {name: str(value) for name, value in facts.items()}
+        facts |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "BENCH_OUTPUT": scratch / f"run-{port}"}
+        own = environment(threads=1) | {name: str(value) for name, value in facts.items()}
         command = [sys.executable, "-m", "bench.plan", "--one", str(spec)]
-        running.append(subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True))
+        running.append(subprocess.Popen(command, env=own, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True))
     said = [process.communicate()[1] for process in running]
     for process, words in zip(running, said, strict=True):
         if process.returncode:

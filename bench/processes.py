@@ -33,10 +33,11 @@ class Taken:
 
 
 def environment(threads: int) -> dict[str, str]:
-    """Of a subject: threads, no network, and this repository to import `bench` from."""
+    """Of a subject: threads, no network, no GPU (whatever a library would choose), this process's folder for temporary files, and this
+    repository to import `bench` from."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    quiet = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore"}
-    return os.environ | quiet | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": path}
+    quiet = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore", "CUDA_VISIBLE_DEVICES": ""}
+    return os.environ | quiet | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": path, "TMPDIR": tempfile.gettempdir()}
 
 
 def timed(command: Sequence[str], threads: int, *, status: int = 0) -> tuple[Taken, str]:
@@ -81,8 +82,14 @@ def ask(subject: str, specs: Sequence[dict[str, Any]], *, python: Path | None = 
         return json.loads(answer.read_text()), taken
 
 
+def usable(python: Path) -> bool:
+    """Whether the interpreter is there, and where `make` makes its environment, is done with it."""
+    folder = python.parent.parent
+    return python.exists() and (not folder.name.startswith(".venv-") or (folder / "ready").exists())
+
+
 def trl_python(path: Path) -> Path:
     """The interpreter, where it is there. Raises SystemExit where it is not."""
-    if not path.exists():
+    if not usable(path):
         raise SystemExit(f"{path} is absent: `make .venv-trl/ready`, or name by --trl-python an interpreter with torch and trl==1.16.0.")
     return path.absolute()

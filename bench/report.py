@@ -1,11 +1,11 @@
 """How fast the report of a long run is written, and how fast it opens in a headless Chromium.
 
-    .venv/bin/python bench/report.py [--samples 50000] [--tokens 200]
+    python -m bench.report [--samples 50000] [--tokens 200]
 
-Makes a run's folder with so many samples of about so many tokens, the text of which does not repeat; writes its report with the command;
-opens it `--rounds` times from its file in a browser that has just been started, and says when the page was ready (from the start of the
-navigation until every section is there and can be used), how long one filter took, and how long the first sample took to be shown.
-Needs Chromium, its driver and selenium (`make test-browser` installs selenium).
+Makes a run's folder with so many samples (rounded up to whole groups in each of 100 steps: 50,400) of about so many tokens, the text of
+which does not repeat; writes its report with the command; opens it `--rounds` times from its file in a browser that has just been started,
+and says when the page was ready (from the start of the navigation until every section is there and can be used), how long one filter took,
+and how long the first sample took to be shown. Needs Chromium, its driver and selenium (`make test-browser` installs selenium).
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from tests.browser.chromium import start
 
 from burnish.report.samples import SampleFiles
 
@@ -28,8 +29,8 @@ GROUP = 8
 WORDS = 8000
 
 
-def make(folder: Path, samples: int, tokens: int) -> None:
-    """A run of GRPO: `STEPS` steps, groups of `GROUP`, completions of half to one and a half times `tokens`."""
+def make(folder: Path, samples: int, tokens: int) -> int:
+    """A run of GRPO: `STEPS` steps, groups of `GROUP`, completions of half to one and a half times `tokens`; how many samples it has."""
     chance = random.Random(0)
     words = ["".join(chance.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(chance.randint(2, 7))) for _ in range(WORDS)]
     folder.mkdir(parents=True)
@@ -43,6 +44,7 @@ def make(folder: Path, samples: int, tokens: int) -> None:
             names = {f"metric/{i}": chance.random() for i in range(40)}
             metrics.write(json.dumps({"step": step + 1, "reward": step / STEPS, "reward_stderr": 0.02, "loss": 0.1, **names}) + "\n")
             files.append([_sample(chance, words, step, group, n, tokens) for group in range(groups) for n in range(GROUP)])
+    return STEPS * groups * GROUP
 
 
 def _sample(chance: random.Random, words: list[str], step: int, group: int, number: int, tokens: int) -> dict[str, object]:
@@ -70,19 +72,6 @@ def _sample(chance: random.Random, words: list[str], step: int, group: int, numb
     }
 
 
-def browser() -> object:
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium") or shutil.which("google-chrome") or ""
-    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(word)
-    driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
-    driver.set_script_timeout(60)
-    return driver
-
-
 READY = """
 const done = arguments[0];
 const look = () => document.documentElement.dataset.ready ? done(performance.now()) : setTimeout(look, 1);
@@ -101,7 +90,8 @@ look();"""
 
 def opened(path: Path) -> tuple[float, float, str, float]:
     """Seconds until ready, until filtered, what is said of the filter, and until a sample is shown."""
-    driver = browser()
+    driver = start()
+    driver.set_script_timeout(60)
     try:
         driver.get(path.as_uri())
         ready = driver.execute_async_script(READY)
@@ -119,11 +109,11 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-report-") as place:
         folder, output = Path(place) / "run", Path(place) / "report.html"
-        make(folder, args.samples, args.tokens)
+        made = make(folder, args.samples, args.tokens)
         size = sum(path.stat().st_size for path in (folder / "samples").iterdir())
         began = time.monotonic()
         subprocess.run([sys.executable, "-m", "burnish", "report", str(folder), "--output", str(output)], check=True)
-        print(f"{args.samples:,} samples, {size / 1e6:.1f} MB of samples/: written in {time.monotonic() - began:.1f} s, ", end="")
+        print(f"{made:,} samples, {size / 1e6:.1f} MB of samples/: written in {time.monotonic() - began:.1f} s, ", end="")
         print(f"{output.stat().st_size / 1e6:.1f} MB of HTML")
         rounds = [opened(output) for _ in range(args.rounds)]
         for number, (ready, filtered, said, shown) in enumerate(rounds, 1):

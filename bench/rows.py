@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,6 +55,6 @@ def training(
         "warm_up_steps": 1,
         "threads": options.threads,
         "fp32_precision": "bf16" if options.onednn else None,
-        "options": common | {"output_dir": tempfile.mkdtemp(prefix=f"bench-{method}-")} | own,
+        "options": common | own,
         **more,
     }

@@ -2,7 +2,7 @@
 
     python -m bench.table [runs/bench] [--beside bench/results]
 
-Two figures agree where their ranges meet, each widened by half its width on either side (`numbers.within`). CPU and wall seconds change
+Two figures agree where their ranges meet, each widened by half its width on either side (`arithmetic.within`). CPU and wall seconds change
 with the machine, and with what else it does; ratios, memory and exponents should not.
 """
 
@@ -14,9 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.arithmetic import Spread, within
 from bench.figures import MEASURES, figures, number, read, run_line, slope, with_range
-from bench.numbers import Spread, within
 from bench.suites import NAMES
+
+FORM = ("model", "short", "steps", "threads", "compute_dtype", "onednn")
+"""Options that a figure depends on."""
 
 
 def show(folder: Path, beside: Path | None, suites: Sequence[str]) -> None:
@@ -43,7 +46,7 @@ def show(folder: Path, beside: Path | None, suites: Sequence[str]) -> None:
 
 def comparable(record: dict[str, Any], before: dict[str, Any] | None) -> dict[tuple[str, str, str], Spread]:
     """The figures of an earlier run, by case, side and measure; of another processor only those without seconds, of another form none."""
-    if before is None or any(before["options"][name] != record["options"][name] for name in ("short", "threads", "compute_dtype")):
+    if before is None or any(before["options"][name] != record["options"][name] for name in FORM):
         return {}
     every = {(case["name"], side, measure): one for case in before["cases"] for side, measure, one in figures(case)}
     here = before["machine"]["processor"] == record["machine"]["processor"]

@@ -22,6 +22,8 @@ from tests.torture.faults import Trial  # noqa: E402
 from tests.torture.runs import server  # noqa: E402
 from tests.torture.ways import Way, attempts, run_attempts, subject_of, table, totals, ways  # noqa: E402
 
+from bench.machine import cores  # noqa: E402
+
 
 def tried(name: str, way: Way, folder: Path, kills: tuple[int, int], seed: int) -> list[Trial]:
     """All that is tried on one way, in a process of its own."""
@@ -34,13 +36,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=264, help="of one process")
     parser.add_argument("--kills-of-two", type=int, default=48, help="of one of two processes, or of their supervisor")
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--jobs", type=int, default=len(cores()))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--way", action="append", help="only this one")
     given = parser.parse_args()
     begun, trials = time.monotonic(), list[Trial]()
     with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(given.jobs, multiprocessing.get_context("spawn")) as pool:
-        found = {name: way for name, way in ways(Path(folder)).items() if given.way is None or name in given.way}
+        every = ways(Path(folder))
+        if unknown := [name for name in given.way or () if name not in every]:
+            parser.error(f"there is no way {unknown[0]!r}; there are {'; '.join(every)}")
+        found = {name: way for name, way in every.items() if given.way is None or name in given.way}
         pairs = sum(way.ranks > 1 for way in found.values())
         kills = -(-given.kills // max(1, len(found) - pairs)), -(-given.kills_of_two // max(1, pairs))
         longest_first = sorted(found, key=lambda name: -found[name].ranks)

@@ -29,6 +29,10 @@ def main() -> None:
     lines = read_metrics(run / "metrics.jsonl")
     train = [(line["step"], round(line[sampled], 4)) for line in lines if sampled in line]
     held = [(line["step"], round(line[metric], 4), round(line.get(f"{metric}_stderr", 0.0), 4)) for line in lines if metric in line]
+    for name, found in ((sampled, train), (metric, held)):
+        if not found:
+            known = sorted(set().union(*lines))
+            raise SystemExit(f"{run / 'metrics.jsonl'}: no line has {name!r}; there are {', '.join(known)}")
     output.parent.mkdir(parents=True, exist_ok=True)
     record = {"columns": {"train": ["step", sampled], "held_out": ["step", metric, "standard error"]}, "train": train, "held_out": held}
     output.with_suffix(".json").write_text(json.dumps(record) + "\n")

@@ -21,8 +21,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-SIZES = {"laptop": "Laptop", "one_gpu": "One GPU", "one_node": "One node"}
-"""Folder → its title."""
+SIZES = ("laptop", "one_gpu", "one_node")
+"""Folders, from small to large."""
 NEEDED = ("command", "hardware", "time", "curve", "measured")
 KNOWN = (*NEEDED, "before", "then", "or", "plan")
 NOT_YET = "not yet"

@@ -300,6 +300,8 @@ def main(arguments: list[str]) -> int:
     sys.path.append(str(ROOT))  # for the table of laws
     given = said.parse_args(arguments)
     known = [path.name for path in status.entry_folders(ROOT)]
+    if given.entry in known and not (ROOT / "src/burnish/experimental" / given.entry / "STATUS.toml").is_file():
+        said.error(f"src/burnish/experimental/{given.entry}/STATUS.toml is missing; write it as src/burnish/experimental/profit has it.")
     methods = [path.stem for path in (ROOT / "src/burnish/methods").glob("[!_]*.py")]
     if given.demote is None and given.entry not in known:
         said.error(f"name an entry: {', '.join(known)}")

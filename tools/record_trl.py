@@ -125,4 +125,6 @@ def main(path: Path) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        raise SystemExit("usage: record_trl.py OUTPUT.json, run with TRL's environment (make .venv-trl/ready)")
     main(Path(sys.argv[1]))

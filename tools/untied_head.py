@@ -24,4 +24,6 @@ def main(model: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        raise SystemExit("usage: untied_head.py MODEL FOLDER, folders both")
     main(Path(sys.argv[1]), Path(sys.argv[2]))

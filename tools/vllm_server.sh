@@ -5,8 +5,14 @@
 #
 # VLLM_PYTHON is the interpreter that has vLLM; by default that of .venv-vllm.
 set -euo pipefail
-model=$1 port=${2:-8000}
-shift $(($# < 2 ? $# : 2))
+usage="usage: tools/vllm_server.sh MODEL [PORT] [more flags of vLLM's server]"
+model=${1:?"$usage"} port=8000
+shift
+case ${1:-} in
+  "" | -*) ;;  # no port, or the first of the flags
+  *[!0-9]*) echo "the port is '$1', which is no number; $usage" >&2; exit 2 ;;
+  *) port=$1; shift ;;
+esac
 export VLLM_SERVER_DEV_MODE=1  # the endpoints that load weights anew: whoever reaches the port can use them, so it stays on loopback
 export VLLM_CPU_KVCACHE_SPACE=${VLLM_CPU_KVCACHE_SPACE:-1}  # GiB
 export VLLM_CPU_OMP_THREADS_BIND=${VLLM_CPU_OMP_THREADS_BIND:-nobind} OMP_NUM_THREADS=${OMP_NUM_THREADS:-2}

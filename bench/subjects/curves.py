@@ -1,6 +1,6 @@
 """Processor seconds of whole steps of ours while one thing grows: random Llamas, one process for all points of a curve.
 
-Specification: `{"curve": "sequence" | "model" | "vocabulary" | "prompt" | "group", "points": […], "threads": …,
+Specification: `{"curve": "sequence" | "model" | "prompt" | "group", "points": […], "threads": …,
 "steps": measured steps of each point, after one to warm up, …}` and the sizes that the functions below read. Each point's number is the
 median of its steps.
 """

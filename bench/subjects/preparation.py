@@ -2,7 +2,7 @@
 
 Ours is timed from opening the file to the first example read; TRL's is its `_prepare_dataset` alone, the data set already loaded.
 
-Specification: `{"library": "burnish" | "trl", "rows": file, "tokenizer": folder, "assistant_only_loss": …, "num_proc": null | 2}`.
+Specification: `{"library": "burnish" | "trl", "rows": file, "tokenizer": folder, "assistant_only_loss": …, "num_proc": null | processes}`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WORDS = (
     "you young your equation photosynthesis 1984 42 3.14 counterexample implementation São naïve"
 )
 # ChatML, with the marks TRL needs to know what the assistant said. Ours is given the same.
-TEMPLATE = (
+MARKED_CHATML = (
     "{% for message in messages %}{% if message['role'] == 'assistant' %}{{ '<|im_start|>assistant\n' }}"
     "{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}{{ '\n' }}"
     "{% else %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endif %}{% endfor %}"
@@ -68,7 +68,7 @@ def prepare_ours(spec: dict[str, Any], cache: str) -> Answer:
     from burnish.data.sources import open_rows
 
     tokenizer = AutoTokenizer.from_pretrained(spec["tokenizer"])
-    template = TEMPLATE if spec["assistant_only_loss"] else None
+    template = MARKED_CHATML if spec["assistant_only_loss"] else None
     options = PrepareOptions(max_length=MAX_LENGTH, assistant_only_loss=spec["assistant_only_loss"], chat_template=template)
     seconds = []
     for _ in range(2):
@@ -76,9 +76,10 @@ def prepare_ours(spec: dict[str, Any], cache: str) -> Answer:
         store = prepare(open_rows(spec["rows"]), tokenizer, options, cache_dir=cache, num_proc=spec["num_proc"])
         assert store[0]
         seconds.append(since(start))
+    found = measured(seconds)
     rows = [[(s.token_ids, [s.trained] * len(s)) for s in (*e.prompt, *e.branches[0].segments)] for e in store]
     ids = (np.concatenate([part[0] for part in row]) for row in rows)
-    return answer(seconds, signature(ids, (sum((part[1] for part in row), []) for row in rows)))
+    return {"measures": found, "facts": {"signature": signature(ids, (sum((part[1] for part in row), []) for row in rows))}}
 
 
 def prepare_trl(spec: dict[str, Any], cache: str) -> Answer:
@@ -100,7 +101,7 @@ def prepare_trl(spec: dict[str, Any], cache: str) -> Answer:
     for _ in range(2):
         tokenizer = AutoTokenizer.from_pretrained(spec["tokenizer"])
         if spec["assistant_only_loss"]:
-            tokenizer.chat_template = TEMPLATE
+            tokenizer.chat_template = MARKED_CHATML
         sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1}
         trainer = Timed(
             model=LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **sizes)),
@@ -116,17 +117,15 @@ def prepare_trl(spec: dict[str, Any], cache: str) -> Answer:
             train_dataset=datasets.load_dataset("json", data_files=spec["rows"], split="train"),
             processing_class=tokenizer,
         )
-    rows = trainer.train_dataset
+    found, rows = measured(seconds), trainer.train_dataset
     trained = ([label != -100 for label in labels] for labels in rows["labels"])
-    return answer(seconds, signature(rows["input_ids"], trained))
+    return {"measures": found, "facts": {"signature": signature(rows["input_ids"], trained)}}
 
 
-def answer(seconds: list[tuple[float, float]], signed: str) -> Answer:
+def measured(seconds: list[tuple[float, float]]) -> dict[str, list[float]]:
+    """Before the signature is taken, which holds all rows in memory."""
     (cpu, wall), (_, again) = seconds
-    return {
-        "measures": {"cpu_s": [cpu], "wall_s": [wall], "cached_s": [again], "peak_bytes": [peak_bytes()]},
-        "facts": {"signature": signed},
-    }
+    return {"cpu_s": [cpu], "wall_s": [wall], "cached_s": [again], "peak_bytes": [peak_bytes()]}
 
 
 def run(spec: dict[str, Any]) -> Answer:

@@ -12,18 +12,21 @@ Specification::
      "adapter": null | {keyword arguments of LoraConfig}, "adapter_from": null | folder of an adapter that is trained further,
      "ref_model": null | folder, "completions": null | how many a step samples}
 
+Where the options name no `output_dir`, it is a folder of this process's own, and so is the cache of a reference's log-probs.
+
 Answer::
 
     {"log": [{"loss": …, "grad_norm": …, …}, … one for each optimizer step],
      "measures": {"cpu_s": [… one for each measured step], "wall_s": […], "peak_bytes": [one], "cpu_s_per_1000": […, of sampled tokens],
                   "reference_cpu_s": [one: computing the reference's log-probs ahead]},
-     "facts": {"first_loss": …, "layer_parameters": …, "head_parameters": …, "sampled_tokens": [… one for each measured step]}}
+     "facts": {"loss": of the first measured step, "layer_parameters": …, "head_parameters": …,
+               "sampled_tokens": [… one for each measured step]}}
 """
 
 from __future__ import annotations
 
 import importlib
-import os
+import tempfile
 import time
 from typing import Any
 
@@ -36,10 +39,18 @@ PASS = {"burnish": "prepare_to_run", "trl": "_precompute_ref_logps"}
 
 
 def run(spec: dict[str, Any]) -> Answer:
+    """One training. What it writes goes with it: log-probs of a reference that an earlier one kept would be read and not computed."""
+    with tempfile.TemporaryDirectory(prefix="bench-training-") as folder:
+        own: dict[str, Any] = {"output_dir": f"{folder}/run"}
+        if spec["library"] == "burnish" and spec["options"].get("precompute_ref_log_probs"):
+            own["dataset_cache_dir"] = f"{folder}/cache"
+        return train(spec | {"options": own | spec["options"]})
+
+
+def train(spec: dict[str, Any]) -> Answer:
     import torch
     from transformers import AutoTokenizer
 
-    os.environ["OMP_NUM_THREADS"] = str(spec["threads"])
     torch.set_num_threads(spec["threads"])
     if spec.get("fp32_precision"):
         torch.backends.mkldnn.matmul.fp32_precision = spec["fp32_precision"]
@@ -57,12 +68,12 @@ def run(spec: dict[str, Any]) -> Answer:
     read = clock.readings[spec["warm_up_steps"] - 1 :] if spec["warm_up_steps"] else []
     steps = [(after[0] - before[0], after[1] - before[1]) for before, after in zip(read, read[1:], strict=False)]
     measures = {"cpu_s": [cpu for cpu, _ in steps], "wall_s": [wall for _, wall in steps], "peak_bytes": [peak_bytes()]}
-    if sum(passes) > 0.0:
+    if spec["options"].get("precompute_ref_log_probs"):
         measures["reference_cpu_s"] = [sum(passes)]
     if spec.get("completions"):
         facts["sampled_tokens"] = [line["completions/mean_length"] * spec["completions"] for line in log[-len(steps) :]]
         measures["cpu_s_per_1000"] = [1000 * cpu / n for cpu, n in zip(measures["cpu_s"], facts["sampled_tokens"], strict=True)]
-    return {"log": log, "measures": measures, "facts": facts | {"first_loss": log[0]["loss"]}}
+    return {"log": log, "measures": measures, "facts": facts | {"loss": log[spec["warm_up_steps"]]["loss"]}}
 
 
 def parameters(model: Any) -> dict[str, Any]:

@@ -7,8 +7,8 @@ with the same rows, and subtracted.
 
 from __future__ import annotations
 
+from bench.arithmetic import exponent
 from bench.harness import Case, Options, Side
-from bench.numbers import exponent
 
 TITLE = "How cost grows"
 SMALL = {"hidden": 384, "layers": 2, "vocabulary": 8192}
@@ -91,32 +91,28 @@ def head_side(tokens: int, words: int, x: float, options: Options) -> Side:
     return Side(name=f"{tokens} × {words}", subject="head", spec=spec, x=(x,))
 
 
-def vocabulary(options: Options) -> Case:
-    points = (16384, 32768, 131072) if options.short else (16384, 32768, 65536, 131072, 262144)
+def head(name: str, axis: str, about: str, sides: list[Side]) -> Case:
     return Case(
-        name="vocabulary",
-        title="words of the vocabulary",
-        about="The vocabulary head alone, 512 tokens of 512 numbers: memory beyond the gradients, and CPU seconds.",
-        sides=[head_side(512, words, words, options) for words in points],
+        name=name,
+        title=axis,
+        about=f"The vocabulary head alone, {about}: memory beyond the gradients, and CPU seconds.",
+        sides=sides,
         shown=("extra_bytes", "cpu_s"),
         growth={"extra_bytes": 0.0, "cpu_s": 1.0},
-        axis="words of the vocabulary",
+        axis=axis,
         rounds=ROUNDS,
     )
+
+
+def vocabulary(options: Options) -> Case:
+    points = (16384, 32768, 131072) if options.short else (16384, 32768, 65536, 131072, 262144)
+    sides = [head_side(512, words, words, options) for words in points]
+    return head("vocabulary", "words of the vocabulary", "512 tokens of 512 numbers", sides)
 
 
 def tokens(options: Options) -> Case:
     points = (256, 1024, 2048) if options.short else (256, 512, 1024, 2048, 4096, 8192)
-    return Case(
-        name="head-tokens",
-        title="trained tokens",
-        about="The vocabulary head alone, 32,768 words: memory beyond the gradients, and CPU seconds.",
-        sides=[head_side(n, 32768, n, options) for n in points],
-        shown=("extra_bytes", "cpu_s"),
-        growth={"extra_bytes": 0.0, "cpu_s": 1.0},
-        axis="trained tokens",
-        rounds=ROUNDS,
-    )
+    return head("head-tokens", "trained tokens", "32,768 words", [head_side(n, 32768, n, options) for n in points])
 
 
 def streamed(options: Options) -> Case:

@@ -1,8 +1,8 @@
 """A GRPO step: sampling, scoring and training; rewards that cost nothing, no reference.
 
-`as it comes`: TRL with the whole step as one batch and all else at its defaults (but float32 for bfloat16, as ours). `best`, in the full
-form: a group at a time in the update, without checkpointing; they are sampled in one batch all the same. As lengths differ from step to
-step and from library to library, the time of a step is also given per thousand sampled tokens.
+`as it comes`: TRL with the whole step as one batch and all else at its defaults (but float32 for bfloat16, as ours). `a group at a time`,
+in the full form: in the update, without checkpointing; they are sampled in one batch all the same. As lengths differ from step to step and
+from library to library, the time of a step is also given per thousand sampled tokens. The step to warm up has the same prompts.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def cases(options: Options) -> list[Case]:
     more: dict[str, Any] = {"method": "grpo", "pad_token": PAD, "completions": prompts * group}
     ours = training(rows, shared | {"batch_size": prompts, "reward_workers": 1}, options, theirs=False, **more)
     sides = [Side(name="ours", subject="training", spec=ours)]
-    for name, own in (("TRL, as it comes", whole), ("TRL, best", parts)):
+    for name, own in (("TRL, as it comes", whole), ("TRL, a group at a time", parts)):
         if not (options.short and own is parts):
             spec = training(rows, shared | own, options, theirs=True, **more)
             sides.append(Side(name=name, subject="training", spec=spec, python=trl_python(options.trl_python)))

@@ -1,4 +1,7 @@
-"""A reward model on the pairs of the preference suite. `as it comes` and `best` are as there."""
+"""A reward model on the pairs of the preference suite. TRL has the same settings as in DPO there.
+
+The short form leaves `smallest` out: of its two pairs, `as it comes` holds no more.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ def cases(options: Options) -> list[Case]:
             about=about(options, "reward"),
             sides=sides("reward", pairs(options), len(completions), options),
             shown=("cpu_s", "wall_s", "peak_bytes"),
-            same="first_loss",
+            same="loss",
             work=partial(flop, tokens=tokens, trained=0, steps=options.steps),
         )
     ]

@@ -1,6 +1,6 @@
-"""Sampling: the built-in sampler, `model.generate` and, where its environment is there, vLLM.
+"""Sampling: the built-in sampler, transformers' `generate` and, where its environment is there, vLLM.
 
-`model.generate` is given all prompts at once, left-padded, and as many samples of each. In bfloat16 it and vLLM hold their weights so; ours
+`generate` is given all prompts at once, left-padded, and as many samples of each. In bfloat16 it and vLLM hold their weights so; ours
 computes in it and holds float32, as it does while it trains.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.harness import Case, Options, Side
+from bench.processes import usable
 
 TITLE = "Sampling"
 QUESTIONS = (
@@ -45,9 +46,10 @@ def cases(options: Options) -> list[Case]:
         "seed": 1,
     }
     sides = [
-        Side(name=name, subject="sampling", spec=spec | {"side": side}) for name, side in (("ours", "ours"), ("model.generate", "generate"))
+        Side(name=name, subject="sampling", spec=spec | {"side": side})
+        for name, side in (("ours", "ours"), ("transformers' generate", "generate"))
     ]
-    if options.vllm_python.exists():
+    if usable(options.vllm_python):
         sides.append(Side(name="vLLM", subject="sampling", spec=spec | {"side": "vllm"}, python=options.vllm_python.absolute()))
     about = f"{len(prompts)} prompts, {samples} samples of each, of at most {longest} tokens; temperature 1."
     shown = ("cpu_s_per_1000", "wall_s_per_1000", "peak_bytes")

@@ -4,8 +4,8 @@ import json
 import xml.etree.ElementTree as ElementTree
 
 import pytest
+from bench.arithmetic import Spread
 from bench.figures import number, slope, with_range
-from bench.numbers import Spread
 from bench.plots import drawn
 
 from bench import page
@@ -17,7 +17,7 @@ HEAD = {
     "machine": {"processor": "A processor", "cores": 2, "memory_bytes": 8 * 2**30, "system": "Linux x86_64"},
     "load_before": 0.1,
     "load_after": 1.2,
-    "options": {"short": True, "threads": 1, "compute_dtype": "float32"},
+    "options": {"model": "m", "short": True, "steps": 1, "threads": 1, "compute_dtype": "float32", "onednn": False},
     "versions": {".venv": {"python": "3.11", "torch": "2.13"}},
 }
 
@@ -34,7 +34,7 @@ SFT = HEAD | {
             "title": "SFT",
             "about": "Two rows.",
             "shown": ["cpu_s", "peak_bytes"],
-            "same": "first_loss",
+            "same": "loss",
             "growth": {},
             "axis": "",
             "sides": {"ours": {"turns": [1, 2, 3]}, "TRL": {"turns": [1, 2, 3]}, "other": {"turns": [], "failed": "no memory"}},
@@ -101,7 +101,7 @@ def test_a_section():
     assert "| ours | 2.00 (1.90–2.10) | 3.00 | 3 |\n" in made
     assert "| TRL | 5.00, **× 2.50 (2.40–2.70)** | 6.00, **× 2.00** | 3 |\n" in made
     assert "| other | failed | failed | 0 |\n" in made
-    assert "the first losses of all sides differ by 2e-06 at most." in made
+    assert "the losses of the first measured step of all sides differ by 2e-06 at most." in made
     assert "61% of it as PyTorch multiplies" in made
     assert (
         "`python -m bench --short`, 2026-01-02 03:04 UTC, commit abc; one thread, float32; load of the machine 0.1 before and 1.2 after"
@@ -160,6 +160,14 @@ def test_files_of_a_run_are_taken(root, tmp_path):
     (run / "sft.json").write_text(json.dumps(SFT | {"date": "2027-01-01 00:00 UTC"}))
     assert page.main(["--root", str(root), "--take", str(run)]) == 0
     assert "2027-01-01" in (root / "docs/benchmarks.md").read_text()
+
+
+def test_a_folder_without_a_run_is_refused(root, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/other.json").write_text("{}")
+    with pytest.raises(SystemExit, match=r"empty: holds none of sft.json, .*; run `make bench` first\.$"):
+        page.main(["--root", str(root), "--take", str(tmp_path / "empty")])
+    assert not (root / "docs/benchmarks.md").exists()
 
 
 def test_a_readme_without_marks_is_refused(root):

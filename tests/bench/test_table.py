@@ -26,5 +26,7 @@ def test_what_is_not_compared():
     elsewhere = SFT | {"machine": SFT["machine"] | {"processor": "Another"}}
     measures = {key[2] for key in table.comparable(elsewhere, SFT)}
     assert measures == {"× cpu_s", "× peak_bytes", "peak_bytes"}
-    assert table.comparable(SFT, SFT | {"options": SFT["options"] | {"short": False}}) == {}
+    for other in ({"short": False}, {"onednn": True}, {"steps": 2}, {"model": "another"}):
+        assert table.comparable(SFT, SFT | {"options": SFT["options"] | other}) == {}
+    assert len(table.comparable(SFT, SFT | {"options": SFT["options"] | {"rounds": 7}})) == 6
     assert table.comparable(SFT, None) == {}

@@ -1,14 +1,12 @@
 """A headless Chromium. Where there is none, or no selenium to drive it, these tests are skipped and say what to install."""
 
-import shutil
 import time
 
 import pytest
 
 from burnish.report.page.page import write_report
+from tests.browser.chromium import CHROMIUM, DRIVER, MISSING, start
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DRIVER = shutil.which("chromedriver")
 DEADLINE_S = 10
 
 
@@ -84,17 +82,10 @@ class Page:
 
 @pytest.fixture(scope="session")
 def chromium():
-    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install -e '.[browser]'")
+    pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install -e '.[browser]'")
     if CHROMIUM is None or DRIVER is None:
-        pytest.skip("needs Chromium and its driver: apt-get install chromium chromium-driver")
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"):
-        options.add_argument(word)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+        pytest.skip(MISSING)
+    driver = start()
     driver.set_page_load_timeout(30)
     yield driver
     driver.quit()

@@ -5,10 +5,10 @@ import random
 import threading
 
 import pytest
-from tests.pages import event, jsonl, make_run, sample, write_samples
 
 from burnish.report.page.live import server
 from burnish.report.samples import SampleFiles
+from tests.pages import event, jsonl, make_run, sample, write_samples
 
 DOWN, RIGHT, END = "\ue015", "\ue014", "\ue010"
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from tests.pages import HOSTILE, OPTIONS, event, jsonl, make_run, sample, write_samples
 
 

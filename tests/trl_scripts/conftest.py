@@ -20,10 +20,15 @@ def taught(tmp_path_factory):
 
 @pytest.fixture
 def here(model, tmp_path, monkeypatch):
-    make_folders(tmp_path, model)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    for cls in (GRPOConfig, RLOOConfig):
-        monkeypatch.setitem(cls.__init__.__wrapped__.__kwdefaults__, "max_completion_length", TOKENS)
+    enter(tmp_path, model, monkeypatch)
     return tmp_path
+
+
+def enter(folder, model, patch):
+    """Makes the models and data there, and runs from there on what runs until the patch is undone."""
+    make_folders(folder, model)
+    patch.chdir(folder)
+    patch.setenv("HF_DATASETS_CACHE", str(folder / "cache"))
+    patch.setattr("datasets.config.HF_DATASETS_CACHE", folder / "cache")
+    for cls in (GRPOConfig, RLOOConfig):
+        patch.setitem(cls.__init__.__wrapped__.__kwdefaults__, "max_completion_length", TOKENS)

@@ -1,23 +1,77 @@
 """Scripts as the README and the documentation of TRL have them: the same calls with the same arguments, for its 1.x releases.
 
-Each stands under the page and the heading where TRL has it. `tests/trl_scripts/test_scripts.py` changes their import lines and runs them;
-the models and data that they name are folders of these names there. Where a page shows a part of a script only (a configuration, a reward
+Each stands under the page and the heading where TRL has it. `tests/trl_scripts/test_*.py` change their import lines and run them; the
+models and data that they name are folders of these names there. Where a page shows a part of a script only (a configuration, a reward
 function), the rest is that page's quick start.
 """
 
-SFT = {
-    "README, SFTTrainer": """
-from trl import SFTTrainer
+CHATS, PAIRS, LABELLED = "trl-lib/Capybara", "trl-lib/ultrafeedback_binarized", "trl-lib/kto-mix-14k"
+
+
+def plain(method: str, model: str, rows: str) -> str:
+    return f"""
 from datasets import load_dataset
+from trl import {method}Trainer
 
-dataset = load_dataset("trl-lib/Capybara", split="train")
+dataset = load_dataset("{rows}", split="train")
 
-trainer = SFTTrainer(
-    model="Qwen/Qwen2.5-0.5B",
+trainer = {method}Trainer(
+    model="{model}",
     train_dataset=dataset,
 )
 trainer.train()
-""",
+"""
+
+
+def sft(options: str, model: str = "Qwen/Qwen3-0.6B") -> str:
+    return f"""
+from datasets import load_dataset
+from trl import SFTConfig, SFTTrainer
+
+training_args = SFTConfig({options})
+trainer = SFTTrainer(model="{model}", args=training_args, train_dataset=load_dataset("{CHATS}", split="train"))
+trainer.train()
+"""
+
+
+def new_adapter(method: str, model: str, rows: str, options: str = "") -> str:
+    return f"""
+from datasets import load_dataset
+from trl import {method}Trainer
+from peft import LoraConfig
+
+dataset = load_dataset("{rows}", split="train")
+
+trainer = {method}Trainer(
+    "{model}",
+    train_dataset=dataset,
+    peft_config=LoraConfig({options})
+)
+
+trainer.train()
+"""
+
+
+def old_adapter(method: str, rows: str) -> str:
+    return f"""
+from datasets import load_dataset
+from trl import {method}Trainer
+from peft import AutoPeftModelForCausalLM
+
+model = AutoPeftModelForCausalLM.from_pretrained("trl-lib/Qwen3-4B-LoRA", is_trainable=True)
+dataset = load_dataset("{rows}", split="train")
+
+trainer = {method}Trainer(
+    model=model,
+    train_dataset=dataset,
+)
+
+trainer.train()
+"""
+
+
+SFT = {
+    "README, SFTTrainer": plain("SFT", "Qwen/Qwen2.5-0.5B", CHATS),
     "sft_trainer, Expected dataset type and format": """
 from datasets import load_dataset
 from trl import SFTTrainer
@@ -37,17 +91,7 @@ dataset = dataset.map(preprocess_function, remove_columns=["Question", "Response
 trainer = SFTTrainer(model="Qwen/Qwen3-0.6B", train_dataset=dataset["train"])
 trainer.train()
 """,
-    "sft_trainer, Model initialization": """
-import torch
-from datasets import load_dataset
-from trl import SFTConfig, SFTTrainer
-
-training_args = SFTConfig(
-    model_init_kwargs={"dtype": torch.bfloat16},
-)
-trainer = SFTTrainer(model="Qwen/Qwen3-0.6B", args=training_args, train_dataset=load_dataset("trl-lib/Capybara", split="train"))
-trainer.train()
-""",
+    "sft_trainer, Model initialization": "import torch" + sft('model_init_kwargs={"dtype": torch.bfloat16}'),
     "sft_trainer, Model initialization (a model)": """
 import torch
 from datasets import load_dataset
@@ -58,22 +102,8 @@ model = AutoModelForCausalLM.from_pretrained("Qwen/Qwen3-0.6B", dtype=torch.bflo
 trainer = SFTTrainer(model=model, train_dataset=load_dataset("trl-lib/Capybara", split="train"))
 trainer.train()
 """,
-    "sft_trainer, Packing": """
-from datasets import load_dataset
-from trl import SFTConfig, SFTTrainer
-
-training_args = SFTConfig(packing=True)
-trainer = SFTTrainer(model="Qwen/Qwen3-0.6B", args=training_args, train_dataset=load_dataset("trl-lib/Capybara", split="train"))
-trainer.train()
-""",
-    "sft_trainer, Train on assistant messages only": """
-from datasets import load_dataset
-from trl import SFTConfig, SFTTrainer
-
-training_args = SFTConfig(assistant_only_loss=True)
-trainer = SFTTrainer(model="Qwen/Qwen3-0.6B", args=training_args, train_dataset=load_dataset("trl-lib/Capybara", split="train"))
-trainer.train()
-""",
+    "sft_trainer, Packing": sft("packing=True"),
+    "sft_trainer, Train on assistant messages only": sft("assistant_only_loss=True"),
     "sft_trainer, Train on completion only": """
 from trl import SFTConfig, SFTTrainer
 from datasets import load_dataset
@@ -87,36 +117,8 @@ trainer = SFTTrainer(
 )
 trainer.train()
 """,
-    "sft_trainer, Train adapters with PEFT": """
-from datasets import load_dataset
-from trl import SFTTrainer
-from peft import LoraConfig
-
-dataset = load_dataset("trl-lib/Capybara", split="train")
-
-trainer = SFTTrainer(
-    "Qwen/Qwen3-0.6B",
-    train_dataset=dataset,
-    peft_config=LoraConfig(),
-)
-
-trainer.train()
-""",
-    "sft_trainer, Train adapters with PEFT (one that is there)": """
-from datasets import load_dataset
-from trl import SFTTrainer
-from peft import AutoPeftModelForCausalLM
-
-model = AutoPeftModelForCausalLM.from_pretrained("trl-lib/Qwen3-4B-LoRA", is_trainable=True)
-dataset = load_dataset("trl-lib/Capybara", split="train")
-
-trainer = SFTTrainer(
-    model=model,
-    train_dataset=dataset,
-)
-
-trainer.train()
-""",
+    "sft_trainer, Train adapters with PEFT": new_adapter("SFT", "Qwen/Qwen3-0.6B", CHATS),
+    "sft_trainer, Train adapters with PEFT (one that is there)": old_adapter("SFT", CHATS),
     "sft_trainer, Instruction tuning example": """
 from trl import SFTConfig, SFTTrainer
 from datasets import load_dataset
@@ -131,31 +133,10 @@ trainer = SFTTrainer(
 )
 trainer.train()
 """,
-    "quickstart, Out of Memory?": """
-from datasets import load_dataset
-from trl import SFTConfig, SFTTrainer
-
-training_args = SFTConfig(
-    per_device_train_batch_size=1,
-    gradient_accumulation_steps=8,
-)
-trainer = SFTTrainer(model="Qwen/Qwen2.5-0.5B", args=training_args, train_dataset=load_dataset("trl-lib/Capybara", split="train"))
-trainer.train()
-""",
+    "quickstart, Out of Memory?": sft("per_device_train_batch_size=1, gradient_accumulation_steps=8", "Qwen/Qwen2.5-0.5B"),
 }
 DPO = {
-    "README, DPOTrainer": """
-from datasets import load_dataset
-from trl import DPOTrainer
-
-dataset = load_dataset("trl-lib/ultrafeedback_binarized", split="train")
-
-trainer = DPOTrainer(
-    model="Qwen/Qwen3-0.6B",
-    train_dataset=dataset,
-)
-trainer.train()
-""",
+    "README, DPOTrainer": plain("DPO", "Qwen/Qwen3-0.6B", PAIRS),
     "dpo_trainer, Multi-loss combinations": """
 from datasets import load_dataset
 from trl import DPOConfig, DPOTrainer
@@ -171,50 +152,11 @@ trainer = DPOTrainer(
 )
 trainer.train()
 """,
-    "dpo_trainer, Train adapters with PEFT": """
-from datasets import load_dataset
-from trl import DPOTrainer
-from peft import LoraConfig
-
-dataset = load_dataset("trl-lib/ultrafeedback_binarized", split="train")
-
-trainer = DPOTrainer(
-    "Qwen/Qwen3-0.6B",
-    train_dataset=dataset,
-    peft_config=LoraConfig(),
-)
-
-trainer.train()
-""",
-    "dpo_trainer, Train adapters with PEFT (one that is there)": """
-from datasets import load_dataset
-from trl import DPOTrainer
-from peft import AutoPeftModelForCausalLM
-
-model = AutoPeftModelForCausalLM.from_pretrained("trl-lib/Qwen3-4B-LoRA", is_trainable=True)
-dataset = load_dataset("trl-lib/ultrafeedback_binarized", split="train")
-
-trainer = DPOTrainer(
-    model=model,
-    train_dataset=dataset,
-)
-
-trainer.train()
-""",
+    "dpo_trainer, Train adapters with PEFT": new_adapter("DPO", "Qwen/Qwen3-0.6B", PAIRS),
+    "dpo_trainer, Train adapters with PEFT (one that is there)": old_adapter("DPO", PAIRS),
 }
 KTO = {
-    "README, KTOTrainer": """
-from datasets import load_dataset
-from trl import KTOTrainer
-
-dataset = load_dataset("trl-lib/kto-mix-14k", split="train")
-
-trainer = KTOTrainer(
-    model="Qwen/Qwen3-0.6B",
-    train_dataset=dataset,
-)
-trainer.train()
-""",
+    "README, KTOTrainer": plain("KTO", "Qwen/Qwen3-0.6B", LABELLED),
     "kto_trainer, Quick start": """
 from datasets import load_dataset
 from trl import KTOConfig, KTOTrainer
@@ -228,35 +170,10 @@ training_args = KTOConfig(output_dir="Qwen2-0.5B-KTO")
 trainer = KTOTrainer(model=model, args=training_args, processing_class=tokenizer, train_dataset=train_dataset)
 trainer.train()
 """,
-    "kto_trainer, Train adapters with PEFT": """
-from datasets import load_dataset
-from trl import KTOTrainer
-from peft import LoraConfig
-
-dataset = load_dataset("trl-lib/kto-mix-14k", split="train")
-
-trainer = KTOTrainer(
-    "Qwen/Qwen2-0.5B-Instruct",
-    train_dataset=dataset,
-    peft_config=LoraConfig(),
-)
-
-trainer.train()
-""",
+    "kto_trainer, Train adapters with PEFT": new_adapter("KTO", "Qwen/Qwen2-0.5B-Instruct", LABELLED),
 }
 REWARD = {
-    "README, RewardTrainer": """
-from trl import RewardTrainer
-from datasets import load_dataset
-
-dataset = load_dataset("trl-lib/ultrafeedback_binarized", split="train")
-
-trainer = RewardTrainer(
-    model="Qwen/Qwen2.5-0.5B-Instruct",
-    train_dataset=dataset,
-)
-trainer.train()
-""",
+    "README, RewardTrainer": plain("Reward", "Qwen/Qwen2.5-0.5B-Instruct", PAIRS),
     "reward_trainer, Model initialization": """
 import torch
 from datasets import load_dataset
@@ -267,19 +184,5 @@ model = AutoModelForSequenceClassification.from_pretrained("Qwen/Qwen3-0.6B", nu
 trainer = RewardTrainer(model=model, train_dataset=load_dataset("trl-lib/ultrafeedback_binarized", split="train"))
 trainer.train()
 """,
-    "reward_trainer, Train adapters with PEFT": """
-from datasets import load_dataset
-from trl import RewardTrainer
-from peft import LoraConfig
-
-dataset = load_dataset("trl-lib/ultrafeedback_binarized", split="train")
-
-trainer = RewardTrainer(
-    "Qwen/Qwen3-4B",
-    train_dataset=dataset,
-    peft_config=LoraConfig(modules_to_save=["score"])
-)
-
-trainer.train()
-""",
+    "reward_trainer, Train adapters with PEFT": new_adapter("Reward", "Qwen/Qwen3-4B", PAIRS, 'modules_to_save=["score"]'),
 }

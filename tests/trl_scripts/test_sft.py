@@ -1,6 +1,5 @@
 """TRL's scripts of supervised fine-tuning, with their import lines changed. Rows and batches of 8, so three epochs are three steps."""
 
-import shutil
 from math import log
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from burnish.checkpoint.files import CheckpointError
+from tests.trl_scripts.conftest import enter
 from tests.trl_scripts.running import run
 from tests.trl_scripts.scripts import SFT
 
@@ -25,30 +25,29 @@ def test_sft(name, here):
     assert (Path(trainer.args.output_dir) / kind).is_file()
 
 
-def last_lines(*names: str) -> list[dict[str, float]]:
-    """Of runs that each begin anew."""
-    lines = []
-    for name in names:
-        shutil.rmtree("runs", ignore_errors=True)
-        lines.append(run(SFT[name]).state.log_history[-1])
-    return lines
+@pytest.fixture(scope="module")
+def packed(model, tmp_path_factory):
+    """The folder in which the script of packing ran, and the last line of its log."""
+    folder = tmp_path_factory.mktemp("packed")
+    with pytest.MonkeyPatch.context() as patch:
+        enter(folder, model, patch)
+        return folder, run(SFT["sft_trainer, Packing"]).state.log_history[-1]
 
 
-def test_two_of_them_are_one_run(here):
+def test_two_of_them_are_one_run(packed, here):
     """Packing changes nothing, nor do eight rows of one device each: the losses are the same to the bit."""
-    packed, accumulated = last_lines("sft_trainer, Packing", "quickstart, Out of Memory?")
-    assert packed["loss"] == accumulated["loss"]
+    assert run(SFT["quickstart, Out of Memory?"]).state.log_history[-1]["loss"] == packed[1]["loss"]
 
 
-def test_what_is_trained_differs_where_the_script_says_so(here):
-    whole, assistant = last_lines("sft_trainer, Packing", "sft_trainer, Train on assistant messages only")
+def test_what_is_trained_differs_where_the_script_says_so(packed, here):
+    whole, assistant = packed[1], run(SFT["sft_trainer, Train on assistant messages only"]).state.log_history[-1]
     assert whole["num_tokens"] == assistant["num_tokens"]
     assert whole["loss"] != assistant["loss"]
 
 
-def test_two_scripts_without_an_output_dir_do_not_share_one(here):
+def test_two_scripts_without_an_output_dir_do_not_share_one(packed, here, monkeypatch):
     """TRL would write the second run over the first."""
-    run(SFT["sft_trainer, Packing"])
+    monkeypatch.chdir(packed[0])
     with pytest.raises(CheckpointError, match=r"runs/sft/checkpoint-3 belongs to another run \(assistant_only_loss is 'False' there"):
         run(SFT["sft_trainer, Train on assistant messages only"])
 

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from bench.numbers import Spread, exponent, paired_ratios, spread, within
+from bench.arithmetic import Spread, exponent, paired_ratios, spread, within
 
 
 def test_spread():
@@ -28,6 +28,12 @@ def test_exponent():
     assert exponent([1, 2, 5], [3, 12, 75]) == pytest.approx(2.0)
     assert exponent([1, 2, 4], [1, 2, 8]) == pytest.approx(1.5)
     assert exponent([10, 100, 1000], [7, 7, 7]) == pytest.approx(0.0)
+
+
+def test_what_is_not_above_0_has_no_exponent():
+    for ys in ([1.0, 0.0], [1.0, -2.0], [1.0, math.nan]):
+        with pytest.raises(ValueError, match="not all above 0"):
+            exponent([1, 2], ys)
 
 
 def at(median: float, half: float) -> Spread:

@@ -38,7 +38,13 @@ def paired_ratios(theirs: Sequence[Sequence[float]], ours: Sequence[Sequence[flo
 
 
 def exponent(xs: Sequence[float], ys: Sequence[float]) -> float:
-    """The slope of log y over log x by least squares: 1 for what grows in proportion, 0 for what does not grow."""
+    """The slope of log y over log x by least squares: 1 for what grows in proportion, 0 for what does not grow.
+
+    Raises:
+        ValueError: a number is not above 0, and has no logarithm.
+    """
+    if not all(one > 0.0 for one in (*xs, *ys)):
+        raise ValueError(f"exponent: {list(ys)} at {list(xs)} are not all above 0; leave out what was lost in noise.")
     log_x, log_y = [math.log(x) for x in xs], [math.log(y) for y in ys]
     mean_x, mean_y = fmean(log_x), fmean(log_y)
     covariance = math.fsum((x - mean_x) * (y - mean_y) for x, y in zip(log_x, log_y, strict=True))
