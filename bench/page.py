@@ -85,7 +85,6 @@ def cell(case: Mapping[str, Any], side: str, measure: str) -> str:
 def remarks(cases: list[Mapping[str, Any]]) -> Iterator[str]:
     """What the tables do not say: that the sides did the same, and how much of the machine's peak ours reaches."""
     names = {
-        "first_loss": "first losses",
         "loss": "losses of the first measured step",
         "signature": "token ids, and which of them are trained,",
     }
