@@ -164,8 +164,8 @@ def _tokens(line: Line) -> dict[str, Any]:
         "s": _nats(line.get("sampled_logp")),
         "f": _nats(line.get("ref_logp")),
         "m": None if all(line["trained"]) else [len(list(run)) for run in _runs(line["trained"])],
-        "rewards": _plain(line.get("rewards") or {}),
-        "extras": _plain(line.get("extras") or {}),
+        "rewards": plain(line.get("rewards") or {}),
+        "extras": plain(line.get("extras") or {}),
         "version": line.get("version"),
     }
     return {name: value for name, value in found.items() if value not in (None, {})}
@@ -217,10 +217,10 @@ def _number(value: Any) -> float | None:
     return float(f"{value:.6g}")
 
 
-def _plain(value: Any) -> Any:
-    """Without what JSON has no word for."""
+def plain(value: Any) -> Any:
+    """Without what JSON has no word for: numbers that are not finite as text, and names that are none."""
     if isinstance(value, dict):
-        return {str(name): _plain(one) for name, one in value.items()}
+        return {str(name): plain(one) for name, one in value.items()}
     if isinstance(value, list):
-        return [_plain(one) for one in value]
+        return [plain(one) for one in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
