@@ -85,6 +85,15 @@ def test_further_files(tmp_path):
     assert (second.index["step"], second.after.file) == ([1], 1)
 
 
+def test_a_file_that_was_cut_away(tmp_path):
+    """Place 500 of file 1 is not there any more; nor is one of file 0, where all are gone."""
+    write_samples(tmp_path, [[sample(0)]])
+    with pytest.raises(ValueError, match="has no file 1 of samples any more"):
+        list(parts_since(tmp_path, Place(file=1, offset=500, check=9)))
+    with pytest.raises(ValueError, match="has no file 0"):
+        list(parts_since(tmp_path / "none", Place(offset=500, check=9)))
+
+
 def test_a_step_that_is_being_written_is_left_out_and_said(tmp_path):
     run = make_run(tmp_path)
     path = tmp_path / "samples" / "00000.jsonl.gz"

@@ -59,8 +59,10 @@ def parts_since(folder: Path, place: Place) -> Iterator[Part]:
     Raises:
         ValueError: the samples before `place` are not those that were there.
     """
-    for path in _files(folder):
-        number = int(path.name.partition(".")[0])
+    paths = {int(path.name.partition(".")[0]): path for path in _files(folder)}
+    if place.offset and place.file not in paths:
+        raise ValueError(f"{folder} has no file {place.file} of samples any more.")
+    for number, path in paths.items():
         if number >= place.file:
             yield from _parts_of(path, place if number == place.file else Place(file=number))
 
