@@ -87,7 +87,8 @@ class Handler(BaseHTTPRequestHandler):
             return self._refuse(HTTPStatus.FORBIDDEN, "This is served to this machine alone.")
         url = urlsplit(self.path)
         if url.path == "/":
-            return self._send(gzip.compress(page_of(self.live.folders, live=True).encode("utf-8", "backslashreplace"), 1), "text/html; charset=utf-8")
+            page = page_of(self.live.folders, live=True).encode("utf-8", "backslashreplace")
+            return self._send(gzip.compress(page, 1), "text/html; charset=utf-8")
         try:
             _, first, run, what = url.path.split("/")
             if first != "run" or not run.isdecimal():
