@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 FOLDER = "samples"
 LARGEST = 64 * 2**20
 """Bytes, after which the next file is begun."""
-Place = tuple[int, int]
-"""(number of the file, bytes of it)."""
 
 
 class SampleFiles:
@@ -40,7 +38,8 @@ class SampleFiles:
 
     def __init__(self, output_dir: Path, *, largest: int = LARGEST) -> None:
         self.folder, self._largest = output_dir / FOLDER, largest
-        self.place: Place = (0, 0)
+        self.place = (0, 0)
+        """Number of the file, bytes of it."""
 
     def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """One member of the lines of one step. What was sampled for it is in memory now, which is noted."""
@@ -62,7 +61,7 @@ class SampleFiles:
         if lines:
             note_memory(self.folder.parent, lines[0].get("step", 0), "sampling")
 
-    def cut(self, place: Place) -> None:
+    def cut(self, place: tuple[int, int]) -> None:
         """Nothing is left of what was appended after `place`."""
         number, size = place
         for path in sorted(self.folder.glob("*.jsonl.gz")):

@@ -122,6 +122,14 @@ def test_an_earlier_report_is_replaced_and_nothing_else_is_left(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "page.html"]
 
 
+def test_a_torn_end_of_the_samples_is_said(tmp_path):
+    run = make_run(tmp_path / "one")
+    path = run / "samples" / "00000.jsonl.gz"
+    path.write_bytes(path.read_bytes()[:-1])
+    (said,) = block(page_of([run]), "run-0")["missing"]
+    assert said.startswith("00000.jsonl.gz is whole up to byte ")
+
+
 def test_a_run_with_nothing_in_it_yet(tmp_path):
     (tmp_path / "events.jsonl").write_text("")
     record = block(page_of([tmp_path]), "run-0")

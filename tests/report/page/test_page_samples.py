@@ -97,10 +97,24 @@ def test_a_file_that_was_cut_away(tmp_path):
 def test_a_step_that_is_being_written_is_left_out_and_said(tmp_path):
     run = make_run(tmp_path)
     path = tmp_path / "samples" / "00000.jsonl.gz"
-    assert torn(run) is None
+    assert list(torn(run, {0: only(run).after})) == []
+    size = path.stat().st_size
     path.write_bytes(path.read_bytes()[:-1])
     assert only(run).index["step"] == [0] * 6 + [1] * 6 + [2] * 6
-    assert torn(run) is not None
+    said = f"00000.jsonl.gz is whole up to byte {only(run).after.offset:,} of {size - 1:,}; what is after it is left out."
+    assert list(torn(run, {0: only(run).after})) == [said]
+
+
+def test_a_file_that_ends_with_what_is_no_sample_is_whole(tmp_path):
+    """A step without a line, and a line that is none, are of no part; of the second file nothing is whole."""
+    files = write_samples(tmp_path, [[sample()], [], [{"step": 1}]])
+    files.place = (1, 0)
+    files.append([sample(1)])
+    path = tmp_path / "samples" / "00001.jsonl.gz"
+    path.write_bytes(path.read_bytes()[:9])
+    (part,) = parts_since(tmp_path, Place())
+    (said,) = torn(tmp_path, {0: part.after})
+    assert said.startswith("00001.jsonl.gz is whole up to byte 0 of 9;")
 
 
 def test_lines_that_are_no_samples_are_left_out(tmp_path):
@@ -110,7 +124,7 @@ def test_lines_that_are_no_samples_are_left_out(tmp_path):
 
 def test_no_samples(tmp_path):
     assert list(parts_since(tmp_path, Place())) == []
-    assert torn(tmp_path) is None
+    assert list(torn(tmp_path, {})) == []
 
 
 @pytest.mark.parametrize(

@@ -84,14 +84,14 @@ def record_of(folder: Path) -> dict[str, Any]:
 
 
 def _blocks(number: int, folder: Path) -> list[str]:
-    record, blocks, index, ids = record_of(folder), list[str](), list[Any](), set[int]()
+    record, blocks, index, ids, read = record_of(folder), list[str](), list[Any](), set[int](), dict[int, Place]()
     for part in parts_since(folder, Place()):
         name = f"{number}-{len(index)}"
         index.append(part.index)
         ids |= part.ids
+        read[part.after.file] = part.after
         blocks += [_block(f"text-{name}", part.text), _block(f"tokens-{name}", part.tokens)]
-    if fault := torn(folder):
-        record["missing"].append(fault)
+    record["missing"] += torn(folder, read)
     if index:
         vocabulary, fault = find_vocabulary(folder, record["model"])
         record["tokenizer"] = fault or None

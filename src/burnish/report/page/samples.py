@@ -59,7 +59,7 @@ def parts_since(folder: Path, place: Place) -> Iterator[Part]:
     Raises:
         ValueError: the samples before `place` are not those that were there.
     """
-    paths = {int(path.name.partition(".")[0]): path for path in _files(folder)}
+    paths = _files(folder)
     if place.offset and place.file not in paths:
         raise ValueError(f"{folder} has no file {place.file} of samples any more.")
     for number, path in paths.items():
@@ -72,20 +72,22 @@ def part_at(folder: Path, place: Place) -> Part | None:
     return next(parts_since(folder, place), None)
 
 
-def torn(folder: Path) -> str | None:
-    """A sentence, where the last file ends in the middle of a step: the run is writing it, or was killed when it did."""
-    for path in _files(folder):
-        end = 0
-        for _, after in members_since(path, Place()):
-            end = after.offset
+def torn(folder: Path, read: Mapping[int, Place]) -> Iterator[str]:
+    """A sentence for each file that ends in the middle of a step: the run is writing it, or was killed when it did.
+
+    `read`: by the number of the file, where the last part of it ended.
+    """
+    for number, path in _files(folder).items():
+        last = read.get(number, Place(file=number))
+        end = max((after.offset for _, after in members_since(path, last)), default=last.offset)
         if end < (size := path.stat().st_size):
-            return f"{path.name} is whole up to byte {end:,} of {size:,}; what is after it is left out."
-    return None
+            yield f"{path.name} is whole up to byte {end:,} of {size:,}; what is after it is left out."
 
 
-def _files(folder: Path) -> list[Path]:
-    paths = (folder / FOLDER).glob("*.jsonl.gz")
-    return sorted((path for path in paths if path.name.partition(".")[0].isdecimal()), key=lambda path: int(path.name.partition(".")[0]))
+def _files(folder: Path) -> dict[int, Path]:
+    """By their numbers, in order."""
+    paths = {path.name.partition(".")[0]: path for path in (folder / FOLDER).glob("*.jsonl.gz")}
+    return dict(sorted((int(number), path) for number, path in paths.items() if number.isdecimal()))
 
 
 def _parts_of(path: Path, place: Place) -> Iterator[Part]:
