@@ -105,8 +105,9 @@ def test_a_step_that_is_being_written_is_left_out_and_said(tmp_path):
     assert list(torn(run, {0: only(run).after})) == [said]
 
 
-def test_a_file_that_ends_with_what_is_no_sample_is_whole(tmp_path):
+def test_a_file_that_ends_with_what_is_no_sample_is_whole(tmp_path, monkeypatch):
     """A step without a line, and a line that is none, are of no part; of the second file nothing is whole."""
+    monkeypatch.setattr("burnish.report.page.samples.SAMPLES", 1)
     files = write_samples(tmp_path, [[sample()], [], [{"step": 1}]])
     files.place = (1, 0)
     files.append([sample(1)])
