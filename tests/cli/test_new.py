@@ -17,6 +17,7 @@ from tests.docs.reading import parse
 from burnish.cli import new
 from burnish.cli.main import METHODS, main
 from burnish.config.new import Method, NewConfig
+from burnish.config.yaml_file import load
 from burnish.demo import score
 
 SCORERS = ("reward", "prm")
@@ -109,6 +110,15 @@ def test_a_local_model_is_named_by_its_whole_path(tmp_path):
     assert yaml.safe_load(Path("sums/config.yaml").read_text())["model_name_or_path"] == str((tmp_path / "mine").resolve())
 
 
+def test_a_path_that_yaml_would_read_otherwise(tmp_path):
+    """What is behind the # would be a comment, and before the colon a name."""
+    folder = tmp_path / "mine: 'ä' # 2 🙂"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    assert main(["new", "sums", "--model", str(folder)]) == 0
+    assert load(Path("sums/config.yaml"))[0]["model_name_or_path"] == str(folder)
+
+
 def test_no_question_is_in_both_sets():
     rows = {split: new.sample_rows("sft", 100, split) for split in ("train", "test")}
     asked = {split: {row["messages"][0]["content"] for row in found} for split, found in rows.items()}
@@ -195,6 +205,15 @@ def test_all_or_nothing(monkeypatch, capsys):
     assert main(["new", "sums"]) == 2
     assert "project='sums' cannot be made (No space left on device)" in capsys.readouterr().err
     assert os.listdir() == []
+
+
+def test_a_folder_that_cannot_be_made(monkeypatch, capsys):
+    def none(*args, **options):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(new.tempfile, "mkdtemp", none)
+    assert main(["new", "sums"]) == 2
+    assert capsys.readouterr().err == "error: project='sums' cannot be made (Read-only file system); name another folder.\n"
 
 
 def test_torch_is_not_imported():

@@ -45,6 +45,13 @@ def test_several_runs_have_it_here_or_where_it_is_said(tmp_path, monkeypatch, ca
     assert "<title>one, two · Burnish</title>" in (tmp_path / "other" / "both.html").read_text(encoding="utf-8")
 
 
+def test_one_run_is_one_however_it_is_spelled(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    make_run(tmp_path / "one")
+    assert main(["report", "one", "one/", "./one"]) == 0
+    assert capsys.readouterr().out == "The report is one/report.html; open it in a browser.\n"
+
+
 FILES = "metrics.jsonl, events.jsonl, resolved.yaml, samples"
 
 

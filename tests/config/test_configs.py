@@ -66,6 +66,10 @@ SFT_REFUSALS = [
     ({"ddp_timeout": 0}, "ddp_timeout must be an integer of at least 1, not 0."),
     ({"logging_steps": 0}, "logging_steps must be an integer of at least 1, not 0."),
     ({"report_to": "all"}, "report_to must be a list of 'tensorboard', 'trackio', 'wandb' or 'mlflow', not ['all']."),
+    (
+        {"output_dir": "runs/caf\udce9"},
+        "output_dir='runs/caf\\udce9' is not UTF-8, which files of weights cannot lie under; name another folder.",
+    ),
     ({"compute_dtype": "float16"}, "compute_dtype must be 'auto', 'float32' or 'bfloat16', not 'float16'."),
     ({"loss_type": "sum"}, "loss_type must be 'nll' or 'dft', not 'sum'."),
     ({"max_length": 1}, "max_length must be an integer of at least 2 or None, not 1."),

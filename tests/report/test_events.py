@@ -78,6 +78,11 @@ def test_nothing_is_cut_and_a_torn_line_stays_alone(events):
     assert events.path.read_bytes().split(b"\n")[1] == b'{"number": 2, "ev'
 
 
+def test_a_path_that_is_no_unicode_text(events):
+    events.write("start", command=["burnish", os.fsdecode(b"caf\xe9")])
+    assert read_events(events.path)[0]["command"] == ["burnish", "caf\udce9"]
+
+
 def test_a_clock_that_goes_backwards_leaves_the_order(events, monkeypatch):
     times = iter(["2030-01-01T00:00:00.000+00:00", "2001-01-01T00:00:00.000+00:00"])
 

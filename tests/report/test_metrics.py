@@ -26,6 +26,11 @@ def test_lines_are_json_whatever_the_values(file):
     assert second["e"] == "⏎"
 
 
+def test_a_name_that_is_no_unicode_text(file):
+    file.append({"rewards/\ud83d": 1.0})
+    assert read_metrics(file.path) == [{"rewards/\ud83d": 1.0}]
+
+
 def test_floats_come_back_to_the_bit(file):
     values = [0.1 + 0.2, 1e-310, 123456789.123456789, -0.0]
     file.append({str(index): value for index, value in enumerate(values)})

@@ -36,6 +36,13 @@ def test_everything_a_run_leaves(tmp_path):
     assert run.steps == 3
 
 
+def test_events_of_a_run_that_was_overwritten_are_not_its_own(tmp_path):
+    lines = [{"event": "start", "step": 0}, {"event": "end", "step": 900}, {"event": "start", "step": 0}, {"event": "save", "step": 3}]
+    run = read_run(write(tmp_path, events="".join(json.dumps(line) + "\n" for line in lines)))
+    assert [one["event"] for one in run.events] == ["start", "save"]
+    assert run.steps == 3
+
+
 @pytest.mark.parametrize("there", ["config", "metrics", "events"])
 def test_a_run_that_did_not_come_far(tmp_path, there):
     run = read_run(write(tmp_path, **{there: ""}))

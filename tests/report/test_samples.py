@@ -1,12 +1,14 @@
 """Everything that was sampled, on disk: files of a size, cut where a checkpoint was written, read to the last whole line."""
 
 import gzip
+import io
 
 import numpy as np
 import pytest
+import rich.console
 
 from burnish.report.metrics import MetricsError
-from burnish.report.samples import SampleFiles, read_samples
+from burnish.report.samples import SampleFiles, read_samples, show_samples
 
 
 def lines(step, count=2):
@@ -76,6 +78,37 @@ def test_a_torn_last_member_is_left_out(tmp_path):
     again.cut(whole)
     again.append(lines(7))
     assert read(tmp_path) == [(0, 0), (0, 1), (7, 0), (7, 1)]
+
+
+@pytest.mark.parametrize("tail", [b"\x1f", b"\0" * 9, b"\x1f\x8b\x08", b"no gzip"])
+def test_a_damaged_end_does_not_hide_the_next_file(tmp_path, tail):
+    files = SampleFiles(tmp_path)
+    files.append(lines(0))
+    files.place = (1, 0)
+    files.append(lines(1))
+    with (tmp_path / "samples" / "00000.jsonl.gz").open("ab") as file:
+        file.write(tail)
+    assert read(tmp_path) == [(step, i) for step in range(2) for i in range(2)]
+
+
+def test_half_a_character_is_kept(tmp_path):
+    """Of a pair of surrogates, as a reward may log it; it is no Unicode text, and JSON can say it."""
+    SampleFiles(tmp_path).append([{"step": 0, "extras": {"said": "\ud83d ä"}}])
+    assert next(read_samples(tmp_path))["extras"] == {"said": "\ud83d ä"}
+
+
+@pytest.mark.parametrize("text", ["[/INST] [bold]x", ":heart: \\[x]", "\x1b[2Jgone", "a\nb", "\ud83d"])
+def test_what_was_said_is_shown_as_it_is(text):
+    """Neither markup nor an emoji, and nothing that a terminal obeys: control characters are escaped."""
+    console = rich.console.Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
+    group = {"group": "rows:0", "reward": 1.0, "advantage": None, "prompt": text, "completion": [{"role": "assistant", "content": text}]}
+    show_samples([group], console, 1)
+    said = console.file.getvalue()
+    wanted = {"\x1b[2Jgone": "\\x1b[2Jgone", "a\nb": "a⏎", "\ud83d": "\\ud83d"}.get(text, text)
+    assert said.splitlines()[0].startswith(wanted)
+    assert f"assistant: {wanted}" in said
+    assert "\x1b[2J" not in said
+    said.encode()
 
 
 def test_samples_that_are_gone(tmp_path):

@@ -21,6 +21,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from burnish.config.new import DEMO, NewConfig
 from burnish.config.values import ConfigError
+from burnish.config.yaml_file import dump
 from burnish.demo import Forms, Split, load_path, make_pairs, make_rows
 
 TEMPLATES = Path(__file__).parent / "project"
@@ -66,15 +67,16 @@ def new_project(args: NewConfig, learning_rate: float) -> int:
     folder = Path(args.project).expanduser()
     check_new(folder)
     model = _model(args.model)
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.absolute().parent))
     try:
-        aside.chmod(0o777 & ~_umask())
-        write_project(aside, args.method, model, learning_rate)
-        aside.rename(folder)  # over an empty folder, too
+        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.absolute().parent))
+        try:
+            aside.chmod(0o777 & ~_umask())
+            write_project(aside, args.method, model, learning_rate)
+            aside.rename(folder)  # over an empty folder, too
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
         raise ConfigError(f"project={args.project!r} cannot be made ({error.strerror}); name another folder.") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     print(_said(args.project, args.method, model))
     return 0
 
@@ -100,12 +102,14 @@ def write_project(folder: Path, method: str, model: str, learning_rate: float) -
     demo, online = model == DEMO, method in ONLINE
     pace = PACES[method]
     rate = pace.learning_rate if demo else learning_rate
+    named = model if not demo else "./runs/warmup" if online else "model"
     said = {
         "method": method,
         "demo": demo,
         "online": online,
         "scorer": method in SCORERS,
-        "model": model if not demo else "./runs/warmup" if online else "model",
+        "model": named,
+        "which": dump({"model_name_or_path": named}),  # quoted where it has to be
         "learning_rate": _written(rate),
         "halved": _written(rate / 2),
         "max_steps": pace.max_steps,

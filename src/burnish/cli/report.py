@@ -35,7 +35,7 @@ def with_runs(args: Sequence[str]) -> list[str]:
 
 def report(args: PageConfig) -> int:
     """Writes the page and says where it is, or serves it until Ctrl-C. Raises ConfigError, PageError."""
-    runs = [Path(run) for run in dict.fromkeys(args.runs)]
+    runs = list(dict.fromkeys(map(Path, args.runs)))
     if not runs:
         raise ConfigError("burnish report needs a run; give the output_dir of one training or of several.")
     if args.live and args.output is not None:

@@ -155,6 +155,8 @@ class TrainConfig(LoadConfig, OptimizerConfig, LoopConfig, EvalConfig, Checkpoin
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.output_dir.encode(errors="replace").decode() != self.output_dir:
+            raise ConfigError(f"output_dir={self.output_dir!r} is not UTF-8, which files of weights cannot lie under; name another folder.")
         if self.fsdp != "no" and self.optim == "adafactor":
             raise ConfigError(f"optim='adafactor' factors whole matrices, and fsdp={self.fsdp!r} shards them; use adamw, sgd or muon.")
         if self.save_total_limit is not None and self.save_strategy == "no" and not self.load_best_model_at_end:

@@ -12,6 +12,7 @@ from typing import Any
 
 from burnish.config.values import nearest
 from burnish.report.runs import RunError, RunRecord
+from burnish.report.sessions import sessions, status
 
 STDERR = "_stderr"
 """Behind the name of a metric: its standard error."""
@@ -19,7 +20,7 @@ FIRST = ("eval", "reward", "loss", "kl", "entropy", "completions/mean_length")
 """How the names of metrics begin that are shown before the others."""
 ASIDE = re.compile(r"step|epoch|num_tokens|time/.*|.*_runtime")
 """What is logged and says how far a run is, or what it took."""
-MORE = re.compile(r".*(reward|accuracy|accuracies|margins|tokens_per_second|pass@\d+|rewards/.+/mean)")
+MORE = re.compile(r".*(reward|accuracy|accuracies|margins?|tokens_per_second|pass@\d+|rewards/.+/mean)")
 LESS = re.compile(r".*(loss|nll|perplexity)")
 """Metrics of which more is better, or less; of others there is no best."""
 PHASES = ("sampling", "scoring", "training", "evaluation", "saving")
@@ -68,6 +69,7 @@ class Taken:
 
     run: str
     status: str
+    """As `sessions.status` has it: finished, running, failed, stopped, killed, refused or unknown."""
     steps: int
     tokens: int | None
     """That were trained on, prompts and repetitions included."""
@@ -125,11 +127,11 @@ def _differ(values: Sequence[Any]) -> bool:
 def _taken(run: RunRecord, rows: Sequence[Mapping[str, Any]], at: int | None) -> Taken:
     tokens = [row["num_tokens"] for row in rows if "num_tokens" in row]
     steps = run.steps if at is None else min(at, run.steps)
-    saves = [one for one in run.events if one["event"] == "save" and one.get("step", 0) <= steps]
+    saves = [one for one in run.events if one.get("event") == "save" and one.get("step", 0) <= steps]
     taken = seconds(rows, run.config) | {"saving": math.fsum(one.get("seconds", 0.0) for one in saves)}
     return Taken(
         run=str(run.folder),
-        status=status(run.events),
+        status=status(run.folder, run.events)["state"],
         steps=steps,
         tokens=int(tokens[-1]) if tokens else None,
         seconds={name: round(taken[name], 3) for name in PHASES if taken.get(name)},
@@ -159,27 +161,8 @@ def seconds(rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> dic
     return dict(found)
 
 
-def status(events: Sequence[Mapping[str, Any]]) -> str:
-    """How the last start ended that was not refused."""
-    before, now, last = "not started", "not started", None
-    for one in events:
-        match one["event"]:
-            case "start":
-                before, now, last = now, "going on, or killed", one.get("pid")
-            case "refusal":
-                now = before if last == one.get("pid") else now
-                now = "refused" if now == "not started" else now
-            case "end":
-                before = now = "finished"
-            case "signal":
-                before = now = f"stopped by {one.get('signal')}"
-            case "failure":
-                before = now = "failed"
-    return now
-
-
 def _versions(run: RunRecord) -> dict[str, Any]:
-    starts = [one for one in run.events if one["event"] == "start"]
+    starts = [one.start for one in sessions(run.events)]
     said = dict(starts[-1].get("versions") or {}) if starts else {}
     here, git = run.environment, run.environment.get("git") or {}
     machine = [gpu.get("name") for gpu in here.get("gpus") or []] or (here.get("cpu") or {}).get("model")

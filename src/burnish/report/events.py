@@ -121,7 +121,7 @@ def append(file: Any, facts: dict[str, Any]) -> None:
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     line = {"number": _last_number(tail) + 1, "time": now, "pid": os.getpid(), **facts}
     torn = b"\n" if tail and not tail.endswith(b"\n") else b""
-    file.write(torn + json.dumps(line, ensure_ascii=False, default=str).encode() + b"\n")
+    file.write(torn + json.dumps(line, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace") + b"\n")
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:

@@ -40,7 +40,7 @@ class MetricsFile:
             MetricsError: the disk is full.
         """
         with self._writable():
-            self._file.write(json.dumps(plain(line), allow_nan=False, ensure_ascii=False).encode() + b"\n")
+            self._file.write(json.dumps(plain(line), allow_nan=False, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
             self._file.flush()
 
     def sync(self) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 from burnish.config.yaml_file import load
 from burnish.report.events import EVENTS, read_events
 from burnish.report.metrics import read_metrics
+from burnish.report.sessions import since_anew
 
 CONFIG, METRICS, ENVIRONMENT, DATA = "resolved.yaml", "metrics.jsonl", "environment.json", "data.json"
 
@@ -29,7 +30,7 @@ class RunRecord:
     metrics: tuple[Mapping[str, Any], ...]
     """In order: `step`, and either what was logged of training, or the metrics of one evaluation set under its prefix."""
     events: tuple[Mapping[str, Any], ...]
-    """In order, of all starts; `report/events.py` says what they are."""
+    """In order, of all starts since it was begun anew; `report/events.py` says what they are."""
     environment: Mapping[str, Any]
     data: Mapping[str, Any]
     """What the sets are, by name: "train", "eval" and so on."""
@@ -55,7 +56,7 @@ def read_run(folder: Path | str) -> RunRecord:
             folder=folder,
             config=load(here[CONFIG])[0] if CONFIG in here else {},
             metrics=tuple(read_metrics(here[METRICS])) if METRICS in here else (),
-            events=tuple(read_events(here[EVENTS])) if EVENTS in here else (),
+            events=tuple(since_anew(read_events(here[EVENTS]))) if EVENTS in here else (),
             environment=_json(folder / ENVIRONMENT),
             data=_json(folder / DATA),
         )

@@ -17,6 +17,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 FOLDER = "samples"
 LARGEST = 64 * 2**20
 """Bytes, after which the next file is begun."""
-Place = tuple[int, int]
-"""(number of the file, bytes of it)."""
 
 
 class SampleFiles:
@@ -39,12 +38,14 @@ class SampleFiles:
 
     def __init__(self, output_dir: Path, *, largest: int = LARGEST) -> None:
         self.folder, self._largest = output_dir / FOLDER, largest
-        self.place: Place = (0, 0)
+        self.place = (0, 0)
+        """Number of the file, bytes of it."""
 
     def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """One member of the lines of one step. What was sampled for it is in memory now, which is noted."""
         lines = list(lines)
-        content = gzip.compress("".join(json.dumps(line, ensure_ascii=False, default=_plain) + "\n" for line in lines).encode(), mtime=0)
+        text = "".join(json.dumps(line, ensure_ascii=False, default=_plain) + "\n" for line in lines)
+        content = gzip.compress(text.encode("utf-8", "backslashreplace"), mtime=0)  # half a surrogate pair as JSON may write it
         number, size = self.place
         if size and size + len(content) > self._largest:
             number, size = number + 1, 0
@@ -60,7 +61,7 @@ class SampleFiles:
         if lines:
             note_memory(self.folder.parent, lines[0].get("step", 0), "sampling")
 
-    def cut(self, place: Place) -> None:
+    def cut(self, place: tuple[int, int]) -> None:
         """Nothing is left of what was appended after `place`."""
         number, size = place
         for path in sorted(self.folder.glob("*.jsonl.gz")):
@@ -79,34 +80,34 @@ class SampleFiles:
 
 
 def read_samples(output_dir: Path | str) -> Iterator[dict[str, Any]]:
-    """All lines in order. A torn last member, of a process that died while it wrote, is left out."""
+    """All lines in order. Of a file that ends in a torn member, of a process that died while it wrote, what is whole."""
     for path in sorted((Path(output_dir) / FOLDER).glob("*.jsonl.gz")):
         with gzip.open(path, "rt", encoding="utf-8") as file:
             try:
                 for line in file:
                     yield json.loads(line)
-            except (EOFError, ValueError):
-                return
+            except (EOFError, ValueError, gzip.BadGzipFile, zlib.error):
+                continue
 
 
 def show_samples(lines: Sequence[Mapping[str, Any]], console: rich.console.Console, count: int) -> None:
     """Prints the first `count` of one prompt's lines: what was asked once, then each answer with its reward and its advantage."""
     from rich.table import Table
+    from rich.text import Text
 
     group = [line for line in lines if line["group"] == lines[0]["group"]][:count]
-    table = Table("reward", "advantage", "completion", title=_text(group[0]["prompt"]), title_justify="left", expand=True)
+    table = Table("reward", "advantage", "completion", title=Text(_said(group[0]["prompt"])), title_justify="left", expand=True)
     for line in group:
         reward, advantage = ("none" if line[name] is None else f"{line[name]:.3g}" for name in ("reward", "advantage"))
-        table.add_row(reward, advantage, _text(line["completion"]))
-    console.print(table, markup=False)
+        table.add_row(reward, advantage, Text(_said(line["completion"])))
+    console.print(table)
 
 
-def _text(said: Any) -> str:
-    """Messages as one text; nothing in it is markup."""
-    from rich.markup import escape
+def _said(said: Any) -> str:
+    """Messages as one text, as a terminal may show it."""
+    from burnish.report.tokens import visible
 
-    whole = said if isinstance(said, str) else "\n".join(f"{one['role']}: {one.get('content')}" for one in said)
-    return escape(whole)
+    return visible(said if isinstance(said, str) else "\n".join(f"{one['role']}: {one.get('content')}" for one in said))
 
 
 def _plain(value: Any) -> Any:

@@ -149,13 +149,13 @@ def _runs(segments: Sequence[Segment], to_text: Decode, max_tokens: int | None, 
         if kind == "left out":
             runs.append((kind, f" … {len(left_out):,} tokens left out … "))
         else:  # What a run adds to the text before it: alone, some tokenizers would drop its first space.
-            runs.append((kind, _visible(until[len(said) :] if until.startswith(said) else to_text(ids[start:end]))))
+            runs.append((kind, visible(until[len(said) :] if until.startswith(said) else to_text(ids[start:end]))))
         said = until
     return runs
 
 
-def _visible(text: str) -> str:
-    """A terminal must not obey the data."""
+def visible(text: str) -> str:
+    """Newlines as ⏎, other control characters as ``\\x1b``: a terminal must not obey the data."""
     escaped = "".join(char if char == "\n" or char.isprintable() else char.encode("unicode_escape").decode() for char in text)
     return escaped.replace("\n", "⏎\n")
 

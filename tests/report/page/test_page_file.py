@@ -4,12 +4,13 @@ import base64
 import gzip
 import hashlib
 import json
+import os
 import re
 
 import pytest
 from tests.pages import HOSTILE, make_run, sample, write_samples
 
-from burnish.report.page.page import ASSETS, OWN, page_of, write_report
+from burnish.report.page.page import ASSETS, OWN, packed, page_of, write_report
 from burnish.report.page.runs import PageError
 
 LIBRARY = {
@@ -80,12 +81,53 @@ def test_a_folder_that_is_no_run_is_refused_before_anything_is_written(tmp_path)
         write_report([run], tmp_path / "file" / "page.html")
 
 
+def test_a_file_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    """Where it is a disk that fails in the middle of one, the error names none."""
+    run, given = make_run(tmp_path / "one"), [(13, "Permission denied", str(tmp_path / "one" / "events.jsonl")), (5, "Input/output error")]
+
+    def fails(path):
+        raise OSError(*given.pop(0))
+
+    monkeypatch.setattr("burnish.report.page.runs.read_events", fails)
+    for said in (f"{run}/events.jsonl cannot be read (Permission denied)", "A file of a run cannot be read (Input/output error)"):
+        with pytest.raises(PageError) as refused:
+            write_report([run], tmp_path / "page.html")
+        assert str(refused.value) == f"{said}; see who may read it."
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_text_that_is_no_unicode(tmp_path):
+    """Half an emoji in a sample, and a folder whose name is not UTF-8."""
+    run = make_run(tmp_path / os.fsdecode(b"caf\xe9"))
+    (run / "samples" / "00000.jsonl.gz").unlink()
+    write_samples(run, [[sample(9, extras={"said": "\ud83d"})]])
+    page = write_report([run], tmp_path / "page.html").read_text(encoding="utf-8")
+    assert block(page, "runs")["names"] == ["caf\udce9"]
+    assert block(page, "tokens-0-0")["samples"][0]["extras"] == {"said": "\ud83d"}
+    assert b"caf\\udce9" in page_of([run], live=True).encode("utf-8", "backslashreplace")
+
+
+def test_numbers_that_are_not_finite_are_text(tmp_path):
+    run = make_run(tmp_path / "one", options="reward_kwargs: {right: {limit: .inf}}\n")
+    assert block(page_of([run]), "run-0")["config"] == {"reward_kwargs": {"right": {"limit": "inf"}}}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        packed({"limit": float("inf")})
+
+
 def test_an_earlier_report_is_replaced_and_nothing_else_is_left(tmp_path):
     run, output = make_run(tmp_path / "one"), tmp_path / "page.html"
     output.write_text("old")
     assert write_report([str(run)], str(output)) == output
     assert output.read_text(encoding="utf-8").startswith("<!doctype html>")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "page.html"]
+
+
+def test_a_torn_end_of_the_samples_is_said(tmp_path):
+    run = make_run(tmp_path / "one")
+    path = run / "samples" / "00000.jsonl.gz"
+    path.write_bytes(path.read_bytes()[:-1])
+    (said,) = block(page_of([run]), "run-0")["missing"]
+    assert said.startswith("00000.jsonl.gz is whole up to byte ")
 
 
 def test_a_run_with_nothing_in_it_yet(tmp_path):

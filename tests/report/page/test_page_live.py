@@ -3,7 +3,6 @@
 import gzip
 import http.client
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -95,6 +94,7 @@ def test_samples_come_once_and_are_opened_by_the_place_before_them(tmp_path):
         files.cut((0, 0))
         files.append([sample(0, "rows:5")])
         assert told(ask, f"/run/0/index?after={first['place']}")["anew"]
+        assert told(ask, "/run/0/index?after=1:500:9") == {"index": None, "anew": True}, "of a file that was cut away"
 
 
 @pytest.mark.parametrize(
@@ -135,6 +135,39 @@ def test_a_page_of_another_site_is_refused(tmp_path, host):
         assert ask("/", {"Host": host})[0] == 403
 
 
+@pytest.mark.parametrize("host", ["127.1", "LOCALHOST"])
+def test_this_machine_is_this_machine_however_it_is_spelled(tmp_path, host):
+    with served(make_run(tmp_path / "one"), host=host) as ask:
+        assert ask("/run/0/record", {"Host": "evil.example"})[0] == 403
+        assert ask("/run/0/record", {"Host": f"{host.lower()}:80"})[0] == 200
+
+
+def test_other_machines_are_served_where_that_is_asked_for(tmp_path):
+    with served(make_run(tmp_path / "one"), host="0.0.0.0") as ask:
+        assert ask("/run/0/record", {"Host": "this.example"})[0] == 200
+
+
+def test_why_tokens_cannot_be_shown(tmp_path):
+    run = make_run(tmp_path / "one")
+    with served(run) as ask:
+        assert told(ask, "/run/0/record")["tokenizer"] is None
+        (run / "tokenizer.json").unlink()
+        assert "there is no tokenizer.json" in told(ask, "/run/0/record")["tokenizer"]
+
+
+def test_a_browser_that_has_left_is_no_news_and_a_fault_is(tmp_path, capsys):
+    with server([tmp_path], "127.0.0.1", 0) as serving:
+        for error in (ConnectionResetError("gone"), TimeoutError("late"), ZeroDivisionError("a fault")):
+            try:
+                raise error
+            except (OSError, ArithmeticError):
+                serving.handle_error(None, ("127.0.0.1", 1))
+    said = capsys.readouterr().err
+    assert "ZeroDivisionError: a fault" in said
+    assert "gone" not in said
+    assert "late" not in said
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:1", "localhost:8765", "[::1]:80", "[::1]"])
 def test_this_machine_is_served(tmp_path, host):
     with served(make_run(tmp_path / "one")) as ask:
@@ -149,11 +182,18 @@ def test_a_port_that_is_taken(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_ends_at_once(tmp_path, number):
     """With a connection open that says nothing."""
-    command = [sys.executable, "-m", "burnish", "report", "--live", str(make_run(tmp_path / "one")), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ)) as process:
-        assert process.stdout is not None
-        said = process.stdout.readline()
-        port = int(said.split("127.0.0.1:")[1].split("/")[0])
-        with socket.create_connection(("127.0.0.1", port), timeout=5):
-            process.send_signal(number)
-            assert process.wait(timeout=5) == 0
+    command = ["env", "--default-signal=INT,TERM"]  # tests in the background ignore SIGINT, and so would what they start
+    command += [sys.executable, "-m", "burnish", "report", "--live", str(make_run(tmp_path / "one")), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        deadline = threading.Timer(60, process.kill)
+        deadline.start()
+        try:
+            assert process.stdout is not None
+            said = process.stdout.readline()
+            port = int(said.split("127.0.0.1:")[1].split("/")[0])
+            with socket.create_connection(("127.0.0.1", port), timeout=5):
+                process.send_signal(number)
+                assert process.wait(10) == 0
+        finally:
+            deadline.cancel()
+            process.kill()

@@ -85,13 +85,37 @@ def test_further_files(tmp_path):
     assert (second.index["step"], second.after.file) == ([1], 1)
 
 
+def test_a_file_that_was_cut_away(tmp_path):
+    """Place 500 of file 1 is not there any more; nor is one of file 0, where all are gone."""
+    write_samples(tmp_path, [[sample(0)]])
+    with pytest.raises(ValueError, match="has no file 1 of samples any more"):
+        list(parts_since(tmp_path, Place(file=1, offset=500, check=9)))
+    with pytest.raises(ValueError, match="has no file 0"):
+        list(parts_since(tmp_path / "none", Place(offset=500, check=9)))
+
+
 def test_a_step_that_is_being_written_is_left_out_and_said(tmp_path):
     run = make_run(tmp_path)
     path = tmp_path / "samples" / "00000.jsonl.gz"
-    assert torn(run) is None
+    assert list(torn(run, {0: only(run).after})) == []
+    size = path.stat().st_size
     path.write_bytes(path.read_bytes()[:-1])
     assert only(run).index["step"] == [0] * 6 + [1] * 6 + [2] * 6
-    assert torn(run) is not None
+    said = f"00000.jsonl.gz is whole up to byte {only(run).after.offset:,} of {size - 1:,}; what is after it is left out."
+    assert list(torn(run, {0: only(run).after})) == [said]
+
+
+def test_a_file_that_ends_with_what_is_no_sample_is_whole(tmp_path, monkeypatch):
+    """A step without a line, and a line that is none, are of no part; of the second file nothing is whole."""
+    monkeypatch.setattr("burnish.report.page.samples.SAMPLES", 1)
+    files = write_samples(tmp_path, [[sample()], [], [{"step": 1}]])
+    files.place = (1, 0)
+    files.append([sample(1)])
+    path = tmp_path / "samples" / "00001.jsonl.gz"
+    path.write_bytes(path.read_bytes()[:9])
+    (part,) = parts_since(tmp_path, Place())
+    (said,) = torn(tmp_path, {0: part.after})
+    assert said.startswith("00001.jsonl.gz is whole up to byte 0 of 9;")
 
 
 def test_lines_that_are_no_samples_are_left_out(tmp_path):
@@ -101,7 +125,7 @@ def test_lines_that_are_no_samples_are_left_out(tmp_path):
 
 def test_no_samples(tmp_path):
     assert list(parts_since(tmp_path, Place())) == []
-    assert torn(tmp_path) is None
+    assert list(torn(tmp_path, {})) == []
 
 
 @pytest.mark.parametrize(

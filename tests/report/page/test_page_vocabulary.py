@@ -2,6 +2,7 @@
 
 import json
 
+import huggingface_hub
 import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
@@ -46,6 +47,34 @@ def test_bytes_and_words_of_other_kinds(tmp_path):
 
     assert read("ByteFallback", [["<0xE4>", 0.0], ["▁a", -1.0]]) == {0: "\xe4", 1: " a"}
     assert read("WordPiece", {"wo": 0, "##rd": 1}) == {0: " wo", 1: "rd"}
+
+
+def test_words_begin_with_a_space_where_only_a_normalizer_of_the_decoder_says_so(tmp_path):
+    """As in Llama 2's: the ▁ is what its decoder replaces, and JSON may write it as \\u2581."""
+    content = {"decoder": {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, "model": {"vocab": {"▁a": 0, "<0x0A>": 1}}}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    found, _ = find_vocabulary(tmp_path, "")
+    assert found is not None
+    assert dict(found.tokens) == {0: " a", 1: "\n"}
+
+
+@pytest.mark.parametrize(("model", "asked"), [("gpt2", True), ("org/model", True), ("a--b", True), ("./model", False), ("../model", False)])
+def test_the_cache_is_asked_for_what_can_be_in_it(tmp_path, monkeypatch, model, asked):
+    """What it refuses as a name, it has not."""
+    names = []
+
+    def ask(name, file):
+        names.append(name)
+        if "--" in name:
+            raise huggingface_hub.errors.HFValidationError(name)
+        (tmp_path / file).write_text(json.dumps({"decoder": None, "model": {"vocab": {"a": 0}}}))
+        return str(tmp_path / file)
+
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", ask)
+    found, fault = find_vocabulary(tmp_path / "run", model)
+    assert names == [model] * asked
+    assert (found is not None) == (asked and model != "a--b")
+    assert found is not None or fault.endswith(f"there is no tokenizer.json in the run's folder nor in {model}.")
 
 
 def test_where_it_is_looked_for(tmp_path):

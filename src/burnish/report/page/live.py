@@ -7,8 +7,9 @@ import ipaddress
 import json
 import signal
 import socket
+import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
@@ -42,7 +43,8 @@ class Live:
         """Plain data. Raises KeyError for what there is none of."""
         folder = self.folders[run]
         if what == "record":
-            return head_of(folder) | {"advice": self._advice(run)}
+            head = head_of(folder)
+            return head | {"advice": self._advice(run), "tokenizer": find_vocabulary(folder, head["model"])[1] or None}
         if what == "metrics":
             lines, place, anew = lines_since(folder / "metrics.jsonl", after)
             return {"series": series_of(lines), "place": str(place), "anew": anew}
@@ -76,7 +78,7 @@ class Handler(BaseHTTPRequestHandler):
     timeout = TIMEOUT_S
     protocol_version = "HTTP/1.1"
 
-    def __init__(self, live: Live, names: Sequence[str] | None, *given: Any) -> None:
+    def __init__(self, live: Live, names: Collection[str] | None, *given: Any) -> None:
         self.live, self.names = live, names
         super().__init__(*given)
 
@@ -85,7 +87,8 @@ class Handler(BaseHTTPRequestHandler):
             return self._refuse(HTTPStatus.FORBIDDEN, "This is served to this machine alone.")
         url = urlsplit(self.path)
         if url.path == "/":
-            return self._send(gzip.compress(page_of(self.live.folders, live=True).encode(), 1), "text/html; charset=utf-8")
+            page = page_of(self.live.folders, live=True).encode("utf-8", "backslashreplace")
+            return self._send(gzip.compress(page, 1), "text/html; charset=utf-8")
         try:
             _, first, run, what = url.path.split("/")
             if first != "run" or not run.isdecimal():
@@ -122,20 +125,25 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def handle_error(self, *_: Any) -> None:
+    def handle_error(self, *given: Any) -> None:
         """A browser that has left is no news."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(*given)
 
 
 def server(folders: Sequence[Path], host: str, port: int) -> Server:
     """Bound, and not serving yet. Raises PageError where it cannot be bound."""
-    names = [*NAMES, _bracketed(host)] if _is_loopback(host) else None
     kind = type("Bound", (Server,), {"address_family": socket.AF_INET6 if ":" in host else socket.AF_INET})
     try:
-        return kind((host, port), partial(Handler, Live(folders), names))
+        bound = kind((host, port), Handler)
     except OSError as error:
         raise PageError(
             f"The report cannot be served at {host}, port {port} ({error.strerror}); name another --port, or another --host."
         ) from error
+    address = str(bound.server_address[0])  # of this machine alone or not, however the host was spelled
+    names = {*NAMES, _bracketed(host).lower(), _bracketed(address)} if ipaddress.ip_address(address).is_loopback else None
+    bound.RequestHandlerClass = partial(Handler, Live(folders), names)
+    return bound
 
 
 def serve(folders: Sequence[Path], host: str, port: int, started: Callable[[str], object]) -> None:
@@ -160,12 +168,5 @@ def _bracketed(host: str) -> str:
 
 
 def _host(header: str) -> str:
-    """Without its port."""
-    return header.rpartition(":")[0] if not header.endswith("]") and ":" in header else header
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    """Without its port, in small letters."""
+    return (header.rpartition(":")[0] if not header.endswith("]") and ":" in header else header).lower()

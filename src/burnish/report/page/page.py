@@ -30,7 +30,7 @@ def write_report(runs: Sequence[Path | str], output: Path | str) -> Path:
     """Writes one self-contained HTML file about `runs`, folders of trainings, and returns its path.
 
     Raises:
-        PageError: a folder is no run's, which is found before anything is written; or the file cannot be written.
+        PageError: a folder is no run's or cannot be read, which is found before anything is written; or the file cannot be written.
     """
     folders, path = [Path(run) for run in runs], Path(output)
     if not folders:
@@ -40,10 +40,14 @@ def write_report(runs: Sequence[Path | str], output: Path | str) -> Path:
     if path.is_dir():
         raise PageError(f"output={str(output)!r} is a folder; name a file, such as {path / 'report.html'}.")
     try:
+        content = page_of(folders)
+    except OSError as error:
+        raise PageError(f"{error.filename or 'A file of a run'} cannot be read ({error.strerror}); see who may read it.") from error
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
         whole = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            whole.write_text(page_of(folders), encoding="utf-8")
+            whole.write_text(content, encoding="utf-8", errors="backslashreplace")
             whole.replace(path)
         finally:
             whole.unlink(missing_ok=True)
@@ -80,14 +84,14 @@ def record_of(folder: Path) -> dict[str, Any]:
 
 
 def _blocks(number: int, folder: Path) -> list[str]:
-    record, blocks, index, ids = record_of(folder), list[str](), list[Any](), set[int]()
+    record, blocks, index, ids, read = record_of(folder), list[str](), list[Any](), set[int](), dict[int, Place]()
     for part in parts_since(folder, Place()):
         name = f"{number}-{len(index)}"
         index.append(part.index)
         ids |= part.ids
+        read[part.after.file] = part.after
         blocks += [_block(f"text-{name}", part.text), _block(f"tokens-{name}", part.tokens)]
-    if fault := torn(folder):
-        record["missing"].append(fault)
+    record["missing"] += torn(folder, read)
     if index:
         vocabulary, fault = find_vocabulary(folder, record["model"])
         record["tokenizer"] = fault or None
@@ -97,8 +101,8 @@ def _blocks(number: int, folder: Path) -> list[str]:
 
 def packed(content: Any) -> bytes:
     """JSON in gzip. The same content gives the same bytes."""
-    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), default=str)
-    return gzip.compress(text.encode("utf-8", "surrogatepass"), compresslevel=4, mtime=0)
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), default=str, allow_nan=False)
+    return gzip.compress(text.encode("utf-8", "backslashreplace"), compresslevel=4, mtime=0)
 
 
 def _block(name: str, content: Any) -> str:

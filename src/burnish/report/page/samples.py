@@ -59,8 +59,10 @@ def parts_since(folder: Path, place: Place) -> Iterator[Part]:
     Raises:
         ValueError: the samples before `place` are not those that were there.
     """
-    for path in _files(folder):
-        number = int(path.name.partition(".")[0])
+    paths = _files(folder)
+    if place.offset and place.file not in paths:
+        raise ValueError(f"{folder} has no file {place.file} of samples any more.")
+    for number, path in paths.items():
         if number >= place.file:
             yield from _parts_of(path, place if number == place.file else Place(file=number))
 
@@ -70,20 +72,22 @@ def part_at(folder: Path, place: Place) -> Part | None:
     return next(parts_since(folder, place), None)
 
 
-def torn(folder: Path) -> str | None:
-    """A sentence, where the last file ends in the middle of a step: the run is writing it, or was killed when it did."""
-    for path in _files(folder):
-        end = 0
-        for _, after in members_since(path, Place()):
-            end = after.offset
+def torn(folder: Path, read: Mapping[int, Place]) -> Iterator[str]:
+    """A sentence for each file that ends in the middle of a step: the run is writing it, or was killed when it did.
+
+    `read`: by the number of the file, where the last part of it ended.
+    """
+    for number, path in _files(folder).items():
+        last = read.get(number, Place(file=number))
+        end = max((after.offset for _, after in members_since(path, last)), default=last.offset)
         if end < (size := path.stat().st_size):
-            return f"{path.name} is whole up to byte {end:,} of {size:,}; what is after it is left out."
-    return None
+            yield f"{path.name} is whole up to byte {end:,} of {size:,}; what is after it is left out."
 
 
-def _files(folder: Path) -> list[Path]:
-    paths = (folder / FOLDER).glob("*.jsonl.gz")
-    return sorted((path for path in paths if path.name.partition(".")[0].isdecimal()), key=lambda path: int(path.name.partition(".")[0]))
+def _files(folder: Path) -> dict[int, Path]:
+    """By their numbers, in order."""
+    paths = {path.name.partition(".")[0]: path for path in (folder / FOLDER).glob("*.jsonl.gz")}
+    return dict(sorted((int(number), path) for number, path in paths.items() if number.isdecimal()))
 
 
 def _parts_of(path: Path, place: Place) -> Iterator[Part]:
@@ -164,8 +168,8 @@ def _tokens(line: Line) -> dict[str, Any]:
         "s": _nats(line.get("sampled_logp")),
         "f": _nats(line.get("ref_logp")),
         "m": None if all(line["trained"]) else [len(list(run)) for run in _runs(line["trained"])],
-        "rewards": _plain(line.get("rewards") or {}),
-        "extras": _plain(line.get("extras") or {}),
+        "rewards": plain(line.get("rewards") or {}),
+        "extras": plain(line.get("extras") or {}),
         "version": line.get("version"),
     }
     return {name: value for name, value in found.items() if value not in (None, {})}
@@ -217,10 +221,10 @@ def _number(value: Any) -> float | None:
     return float(f"{value:.6g}")
 
 
-def _plain(value: Any) -> Any:
-    """Without what JSON has no word for."""
+def plain(value: Any) -> Any:
+    """Without what JSON has no word for: numbers that are not finite as text, and names that are none."""
     if isinstance(value, dict):
-        return {str(name): _plain(one) for name, one in value.items()}
+        return {str(name): plain(one) for name, one in value.items()}
     if isinstance(value, list):
-        return [_plain(one) for one in value]
+        return [plain(one) for one in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value

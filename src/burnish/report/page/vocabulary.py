@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 FILE = "tokenizer.json"
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
@@ -40,7 +42,7 @@ def find_vocabulary(folder: Path, model: str) -> tuple[Vocabulary | None, str]:
     for path in _places(folder, model):
         if path.is_file():
             try:
-                return _read(path), ""
+                return _read(path, path.stat().st_mtime_ns), ""
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 return None, f"Tokens cannot be shown one by one: {path} cannot be read ({type(error).__name__}: {error})."
     named = f" nor in {model}" if model else ""
@@ -54,17 +56,18 @@ def _places(folder: Path, model: str) -> Iterator[Path]:
     if not model:
         return
     yield Path(model).expanduser() / FILE
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", model) and not Path(model).exists():
+    if HUB_ID.fullmatch(model) and not Path(model).exists():
         from huggingface_hub import try_to_load_from_cache
 
-        cached = try_to_load_from_cache(model, FILE)
-        if isinstance(cached, str):
-            yield Path(cached)
+        with suppress(ValueError):  # it has names that look like these and that it refuses, such as a--b
+            if isinstance(cached := try_to_load_from_cache(model, FILE), str):
+                yield Path(cached)
 
 
-def _read(path: Path) -> Vocabulary:
+@lru_cache(maxsize=4)  # a page that is served asks every few seconds
+def _read(path: Path, changed_ns: int) -> Vocabulary:
     content = json.loads(path.read_text(encoding="utf-8"))
-    said, model = json.dumps(content.get("decoder")), content["model"]
+    said, model = json.dumps(content.get("decoder"), ensure_ascii=False), content["model"]
     vocabulary = model["vocab"]
     pairs = vocabulary.items() if isinstance(vocabulary, dict) else ((entry[0], number) for number, entry in enumerate(vocabulary))
     if '"ByteLevel"' in said:
