@@ -1,15 +1,27 @@
-"""A headless Chromium. Where there is none, or no selenium to drive it, these tests are skipped and say what to install."""
+"""A headless Chromium. Where there is none, or no selenium to drive it, these tests are skipped and say what to install.
 
+Nothing waits for ever: a call to the browser has a deadline, and a test that outlasts its own has the browser killed under it.
+"""
+
+import os
 import shutil
+import signal
+import threading
 import time
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
+from tests.pages import make_run
 
+from burnish.report.page.live import server
 from burnish.report.page.page import write_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")
 DEADLINE_S = 10
+CALL_S, TEST_S = 20, 60
+"""That one call to the browser may take, and one test."""
+WORDS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars", "--disable-breakpad")
 
 
 class Page:
@@ -31,6 +43,11 @@ class Page:
         self.driver.get(url)
         self.until(lambda: self.run("return document.documentElement.dataset.ready === 'yes'"), "the page")
         self.run("document.documentElement.style.scrollBehavior = 'auto'")
+
+    def leave(self):
+        """So that it asks a server nothing any more."""
+        with suppress(Exception):  # where the browser was killed
+            self.driver.get("about:blank")
 
     def run(self, script, *given):
         return self.driver.execute_script(script, *given)
@@ -82,33 +99,80 @@ class Page:
         self.until(lambda: any(wanted in one for one in self.texts(selector)), f"{wanted!r} in {selector}")
 
 
+@contextmanager
+def at_most(seconds, driver):
+    """Kills the browser after so many seconds, so that what waits for it fails at once. → whether it was killed, as an event."""
+    killed = threading.Event()
+
+    def kill():
+        killed.set()
+        with suppress(ProcessLookupError):
+            os.killpg(driver.service.process.pid, signal.SIGKILL)
+
+    timer = threading.Timer(seconds, kill)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield killed
+    finally:
+        timer.cancel()
+
+
 @pytest.fixture(scope="session")
 def chromium():
     webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install -e '.[browser]'")
     if CHROMIUM is None or DRIVER is None:
         pytest.skip("needs Chromium and its driver: apt-get install chromium chromium-driver")
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        pytest.skip("one browser at a time: make test-browser")
     from selenium.webdriver.chrome.service import Service
 
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
-    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"):
+    for word in WORDS:
         options.add_argument(word)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    driver.set_page_load_timeout(30)
-    yield driver
-    driver.quit()
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER, popen_kw={"start_new_session": True}))
+    try:
+        driver.command_executor.client_config.timeout = CALL_S
+        driver.set_page_load_timeout(CALL_S)
+        driver.set_script_timeout(CALL_S)
+        yield driver
+    finally:
+        with at_most(CALL_S, driver):
+            driver.quit()
 
 
 @pytest.fixture
-def page(chromium):
-    """At the size of a laptop, in light. In the end nothing was said on the console."""
-    chromium.get_log("browser")
-    one = Page(chromium)
-    one.size(1360)
-    one.prefer("light")
-    yield one
-    assert chromium.get_log("browser") == []
+def page(chromium, request):
+    """At the size of a laptop, in light, with nothing kept of other tests. In the end nothing was said on the console."""
+    with at_most(TEST_S, chromium) as killed:
+        try:
+            yield fresh(chromium, request.node.nodeid)
+            assert chromium.get_log("browser") == []
+        finally:
+            if killed.is_set():
+                pytest.exit(f"{request.node.nodeid} took more than {TEST_S} s, and the browser was killed.", returncode=1)
+
+
+def fresh(driver, test):
+    """What a browser that hangs is asked for first: no later test would fare better."""
+    try:
+        driver.get("about:blank")
+        driver.get_log("browser")
+        driver.execute_cdp_cmd("Storage.clearDataForOrigin", {"origin": "file:///", "storageTypes": "local_storage"})
+        one = Page(driver)
+        one.size(1360)
+        one.prefer("light")
+    except Exception as error:
+        pytest.exit(f"The browser answers no more before {test}: {error}", returncode=1)
+    return one
+
+
+@pytest.fixture
+def run(tmp_path):
+    """24 samples: 4 steps of 3 prompts with 2 completions; rewards 0 and 1, of 3 and 4 tokens."""
+    return make_run(tmp_path / "one")
 
 
 @pytest.fixture
@@ -121,3 +185,21 @@ def report(page, tmp_path):
         return page
 
     return made
+
+
+@pytest.fixture
+def live(page):
+    """→ a function that serves runs and opens their page, which asks for what is new."""
+    with ExitStack() as stack:
+
+        def opened(*runs):
+            serving = stack.enter_context(server(runs, "127.0.0.1", 0))
+            thread = threading.Thread(target=serving.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+            thread.start()
+            stack.callback(thread.join, 5)
+            stack.callback(serving.shutdown)
+            stack.callback(page.leave)
+            page.open(f"http://127.0.0.1:{serving.server_address[1]}/")
+            return page
+
+        yield opened

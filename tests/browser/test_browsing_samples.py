@@ -2,21 +2,11 @@
 
 import json
 import random
-import threading
 
 import pytest
-from tests.pages import event, jsonl, make_run, sample, write_samples
-
-from burnish.report.page.live import server
-from burnish.report.samples import SampleFiles
+from tests.pages import event, jsonl, make_run, more_samples, only_samples, sample
 
 DOWN, RIGHT, END = "\ue015", "\ue014", "\ue010"
-
-
-@pytest.fixture
-def run(tmp_path):
-    """24 samples: 4 steps of 3 prompts with 2 completions; rewards 0 and 1, of 3 and 4 tokens."""
-    return make_run(tmp_path / "one")
 
 
 def shown(page):
@@ -49,9 +39,7 @@ def test_filters_that_are_chosen(report, run):
     failed = sample(
         4, "rows:0", name="eval", reward=None, finish_reason="length", rewards={"right": {"failure": "timeout", "detail": "60 s"}}
     )
-    files = SampleFiles(run)
-    files.place = (0, (run / "samples" / "00000.jsonl.gz").stat().st_size)
-    files.append([failed])
+    more_samples(run).append([failed])
     page = report(run)
     for field, text in (("set", "eval"), ("finish", "length"), ("reason", "timeout"), ("reason", "a reward failed")):
         page.choose(f'[name="{field}"]', text)
@@ -101,8 +89,7 @@ def test_colours(report, tmp_path):
     """Log-probs of 0, -0.5 (61%) and -7 (0.1%), of which the second token was read only; the reference had -0.5, none and -1."""
     line = sample(tokens=(1, 2, 1), logp=[0.0, -0.5, -7.0], trained=[1, 0, 1], advantage=-0.4, sampled_logp=[-0.25, None, None])
     folder = make_run(tmp_path / "one")
-    (folder / "samples" / "00000.jsonl.gz").unlink()
-    write_samples(folder, [[line | {"ref_logp": [-0.5, None, -1.0]}]])
+    only_samples(folder, [[line | {"ref_logp": [-0.5, None, -1.0]}]])
     page = report(folder)
     page.click(".item")
 
@@ -178,8 +165,7 @@ def test_a_step_by_its_place_on_the_map(report, run):
 def test_any_sample_in_three_clicks(report, tmp_path):
     """Of 9,600, ten chosen blindly: one click to the section, one into the field where its step and row are written, one on the sample."""
     folder = make_run(tmp_path / "one", prompts=3)
-    (folder / "samples" / "00000.jsonl.gz").unlink()
-    write_samples(folder, [[sample(step, f"rows:{step * 7 + g}", n) for g in range(30) for n in range(8)] for step in range(40)])
+    only_samples(folder, [[sample(step, f"rows:{step * 7 + g}", n) for g in range(30) for n in range(8)] for step in range(40)])
     chosen = random.Random(0)
     for _ in range(10):
         step, g, n = chosen.randrange(40), chosen.randrange(30), chosen.randrange(8)
@@ -194,31 +180,21 @@ def test_any_sample_in_three_clicks(report, tmp_path):
         assert page.text(".panel .place") == f"rows:{step * 7 + g} #{n}"
 
 
-def test_a_run_that_goes_on(page, tmp_path):
-    folder = make_run(tmp_path / "one")
-    files = SampleFiles(folder)
-    files.place = (0, (folder / "samples" / "00000.jsonl.gz").stat().st_size)
-    with server([folder], "127.0.0.1", 0) as serving:
-        thread = threading.Thread(target=serving.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        thread.start()
-        try:
-            page.open(f"http://127.0.0.1:{serving.server_address[1]}/")
-            page.see(".card", "0.400 ± 0.050")
-            page.click(".item:nth-child(2)")
-            page.see(".panel .tokens", "a b ä")
-            with (folder / "metrics.jsonl").open("a") as file:
-                file.write(json.dumps({"step": 5, "reward": 0.7, "reward_stderr": 0.05}) + "\n")
-            files.append([sample(4, "rows:8")])
-            jsonl(folder / "events.jsonl", [event(1, 0, "start"), event(2, 3, "signal", 5, signal="SIGTERM")])
-            page.see(".card", "0.700 ± 0.050")
-            page.see('[data-metric="reward"] .readout', "0.700 ± 0.050")
-            page.see(".card", "It was stopped by SIGTERM after step 5.")
-            page.see(".listside .count", "25 of 25 samples")
-            assert page.text('.item[aria-selected="true"] .place') == "rows:0 #1", "what was chosen stays so"
-            page.fill('[name="stepFrom"]', 4)
-            page.click(".item")
-            page.see(".panel .place", "rows:8 #0")
-        finally:
-            serving.shutdown()
-            thread.join(5)
-            page.driver.get("about:blank")
+def test_a_run_that_goes_on(live, run):
+    files = more_samples(run)
+    page = live(run)
+    page.see(".card", "0.400 ± 0.050")
+    page.click(".item:nth-child(2)")
+    page.see(".panel .tokens", "a b ä")
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 5, "reward": 0.7, "reward_stderr": 0.05}) + "\n")
+    files.append([sample(4, "rows:8")])
+    jsonl(run / "events.jsonl", [event(1, 0, "start"), event(2, 3, "signal", 5, signal="SIGTERM")])
+    page.see(".card", "0.700 ± 0.050")
+    page.see('[data-metric="reward"] .readout', "0.700 ± 0.050")
+    page.see(".card", "It was stopped by SIGTERM after step 5.")
+    page.see(".listside .count", "25 of 25 samples")
+    assert page.text('.item[aria-selected="true"] .place') == "rows:0 #1", "what was chosen stays so"
+    page.fill('[name="stepFrom"]', 4)
+    page.click(".item")
+    page.see(".panel .place", "rows:8 #0")

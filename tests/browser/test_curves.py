@@ -3,12 +3,7 @@
 import json
 
 import pytest
-from tests.pages import HOSTILE, OPTIONS, event, jsonl, make_run, sample, write_samples
-
-
-@pytest.fixture
-def run(tmp_path):
-    return make_run(tmp_path / "one")
+from tests.pages import HOSTILE, OPTIONS, event, jsonl, make_run, only_samples, sample
 
 
 def test_it_opens_from_a_file(report, run):
@@ -30,7 +25,7 @@ def test_what_came_of_a_run(report, run):
         "0.400 ± 0.050",
         "from 0.1 at step 1",
         "0.75 ± 0.10",
-        "120 s" if "120 s" in card else "2 min 0 s",
+        "2 min 0 s",
         "400",
     ):
         assert words in card
@@ -109,7 +104,7 @@ def test_several_runs_over_one_another(report, run, tmp_path):
     page = report(run, other)
     page.see('[data-metric="reward"] .readout', "0.900 ± 0.050")
     page.click(".legend button:first-child")
-    page.until(lambda: page.text('[data-metric="reward"] .readout') == "0.900 ± 0.050 two"[:13], "the first run to be left out")
+    page.until(lambda: page.texts('[data-metric="reward"] .readout') == ["0.900 ± 0.050"], "the first run to be left out")
     rows = [one.split() for one in page.texts("table.differs tbody tr")]
     assert rows == [["learning_rate", "0.00001", "0.00003", "0.000001"]]
 
@@ -153,8 +148,7 @@ def test_nothing_that_a_run_says_is_obeyed(report, tmp_path):
     with (folder / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"step": 9, HOSTILE: 1.0}) + "\n")
     failed = {HOSTILE: {"failure": HOSTILE, "detail": HOSTILE}}
-    (folder / "samples" / "00000.jsonl.gz").unlink()
-    write_samples(folder, [[sample(9, HOSTILE, prompt=HOSTILE, completion=HOSTILE, rewards=failed, name=HOSTILE, finish_reason=HOSTILE)]])
+    only_samples(folder, [[sample(9, HOSTILE, prompt=HOSTILE, completion=HOSTILE, rewards=failed, name=HOSTILE, finish_reason=HOSTILE)]])
     page = report(folder)
     page.click(".item")
     page.see(".panel", HOSTILE)
@@ -171,7 +165,6 @@ def test_light_and_dark(report, page, run):
     assert page.run(colour) == "rgb(20, 23, 26)"
     page.click("#theme")
     assert page.run(colour) == "rgb(247, 247, 245)"
-    page.run("localStorage.clear()")
 
 
 @pytest.mark.parametrize("width", [390, 768])
@@ -241,13 +234,12 @@ return [...found].map((one) => one.join(": "));
 def test_text_can_be_told_from_what_is_behind_it(report, page, run, scheme):
     """By 4.5 to 1 (WCAG 2.2, 1.4.3), tokens of every colour and all states of a run among it."""
     page.prefer(scheme)
-    (run / "samples" / "00000.jsonl.gz").unlink()
     known = {"logp": [-0.001, -0.02, -0.2, -0.4, -0.8, -1.5, -3.0, -6.0, None], "trained": [1, 1, 1, 1, 1, 1, 1, 1, 0]}
     known |= {"ref_logp": [-0.001, -2.0, 2.0, -0.8, -0.85, -1.6, -2.9, -6.0, None], "tokens": [0, 1, 1, 1, 1, 1, 1, 1, 1]}
     advantages = (-2.0, -0.5, -0.1, 0.0, 0.1, 0.5, 2.0)
     lines = [sample(number=n, advantage=advantage) | known for n, advantage in enumerate(advantages)]
     lines.append(sample(number=7, reward=None, finish_reason="length", rewards={"right": {"failure": "timeout", "detail": "60 s"}}))
-    write_samples(run, [lines])
+    only_samples(run, [lines])
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 5, "loss": "nan"}\n')
     jsonl(run / "events.jsonl", [event(1, 0, "start"), event(2, 1, "resume"), event(3, 2, "failure", 3, why="ValueError: no")])
