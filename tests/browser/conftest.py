@@ -157,6 +157,9 @@ def page(chromium, request):
 
 def fresh(driver, test):
     """What a browser that hangs is asked for first: no later test would fare better."""
+    from selenium.common.exceptions import WebDriverException
+    from urllib3.exceptions import HTTPError
+
     try:
         driver.get("about:blank")
         driver.get_log("browser")
@@ -164,7 +167,7 @@ def fresh(driver, test):
         one = Page(driver)
         one.size(1360)
         one.prefer("light")
-    except Exception as error:
+    except (WebDriverException, HTTPError, OSError) as error:
         pytest.exit(f"The browser answers no more before {test}: {error}", returncode=1)
     return one
 
