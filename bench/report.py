@@ -90,8 +90,7 @@ look();"""
 
 def opened(path: Path) -> tuple[float, float, str, float]:
     """Seconds until ready, until filtered, what is said of the filter, and until a sample is shown."""
-    driver = start()
-    driver.set_script_timeout(60)
+    driver = start(60)
     try:
         driver.get(path.as_uri())
         ready = driver.execute_async_script(READY)

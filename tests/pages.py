@@ -62,6 +62,19 @@ def write_samples(folder: Path, steps) -> SampleFiles:
     return files
 
 
+def only_samples(folder: Path, steps) -> SampleFiles:
+    """Instead of those that `make_run` wrote."""
+    (folder / "samples" / "00000.jsonl.gz").unlink()
+    return write_samples(folder, steps)
+
+
+def more_samples(folder: Path) -> SampleFiles:
+    """What appends to those that are there."""
+    files = SampleFiles(folder)
+    files.place = (0, (folder / "samples" / "00000.jsonl.gz").stat().st_size)
+    return files
+
+
 def write_tokenizer(folder: Path):
     content = {
         "decoder": {"type": "ByteLevel"},

@@ -2,21 +2,13 @@
 
 import json
 import random
-import threading
 
 import pytest
 
-from burnish.report.page.live import server
-from burnish.report.samples import SampleFiles
-from tests.pages import event, jsonl, make_run, sample, write_samples
+from burnish.report.page.live import Live
+from tests.pages import event, jsonl, make_run, more_samples, only_samples, sample
 
-DOWN, RIGHT, END = "\ue015", "\ue014", "\ue010"
-
-
-@pytest.fixture
-def run(tmp_path):
-    """24 samples: 4 steps of 3 prompts with 2 completions; rewards 0 and 1, of 3 and 4 tokens."""
-    return make_run(tmp_path / "one")
+DOWN, RIGHT, END, ENTER = "\ue015", "\ue014", "\ue010", "\ue007"
 
 
 def shown(page):
@@ -49,9 +41,7 @@ def test_filters_that_are_chosen(report, run):
     failed = sample(
         4, "rows:0", name="eval", reward=None, finish_reason="length", rewards={"right": {"failure": "timeout", "detail": "60 s"}}
     )
-    files = SampleFiles(run)
-    files.place = (0, (run / "samples" / "00000.jsonl.gz").stat().st_size)
-    files.append([failed])
+    more_samples(run).append([failed])
     page = report(run)
     for field, text in (("set", "eval"), ("finish", "length"), ("reason", "timeout"), ("reason", "a reward failed")):
         page.choose(f'[name="{field}"]', text)
@@ -101,8 +91,7 @@ def test_colours(report, tmp_path):
     """Log-probs of 0, -0.5 (61%) and -7 (0.1%), of which the second token was read only; the reference had -0.5, none and -1."""
     line = sample(tokens=(1, 2, 1), logp=[0.0, -0.5, -7.0], trained=[1, 0, 1], advantage=-0.4, sampled_logp=[-0.25, None, None])
     folder = make_run(tmp_path / "one")
-    (folder / "samples" / "00000.jsonl.gz").unlink()
-    write_samples(folder, [[line | {"ref_logp": [-0.5, None, -1.0]}]])
+    only_samples(folder, [[line | {"ref_logp": [-0.5, None, -1.0]}]])
     page = report(folder)
     page.click(".item")
 
@@ -178,8 +167,7 @@ def test_a_step_by_its_place_on_the_map(report, run):
 def test_any_sample_in_three_clicks(report, tmp_path):
     """Of 9,600, ten chosen blindly: one click to the section, one into the field where its step and row are written, one on the sample."""
     folder = make_run(tmp_path / "one", prompts=3)
-    (folder / "samples" / "00000.jsonl.gz").unlink()
-    write_samples(folder, [[sample(step, f"rows:{step * 7 + g}", n) for g in range(30) for n in range(8)] for step in range(40)])
+    only_samples(folder, [[sample(step, f"rows:{step * 7 + g}", n) for g in range(30) for n in range(8)] for step in range(40)])
     chosen = random.Random(0)
     for _ in range(10):
         step, g, n = chosen.randrange(40), chosen.randrange(30), chosen.randrange(8)
@@ -194,31 +182,175 @@ def test_any_sample_in_three_clicks(report, tmp_path):
         assert page.text(".panel .place") == f"rows:{step * 7 + g} #{n}"
 
 
-def test_a_run_that_goes_on(page, tmp_path):
-    folder = make_run(tmp_path / "one")
-    files = SampleFiles(folder)
-    files.place = (0, (folder / "samples" / "00000.jsonl.gz").stat().st_size)
-    with server([folder], "127.0.0.1", 0) as serving:
-        thread = threading.Thread(target=serving.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        thread.start()
-        try:
-            page.open(f"http://127.0.0.1:{serving.server_address[1]}/")
-            page.see(".card", "0.400 ± 0.050")
-            page.click(".item:nth-child(2)")
-            page.see(".panel .tokens", "a b ä")
-            with (folder / "metrics.jsonl").open("a") as file:
-                file.write(json.dumps({"step": 5, "reward": 0.7, "reward_stderr": 0.05}) + "\n")
-            files.append([sample(4, "rows:8")])
-            jsonl(folder / "events.jsonl", [event(1, 0, "start"), event(2, 3, "signal", 5, signal="SIGTERM")])
-            page.see(".card", "0.700 ± 0.050")
-            page.see('[data-metric="reward"] .readout', "0.700 ± 0.050")
-            page.see(".card", "It was stopped by SIGTERM after step 5.")
-            page.see(".listside .count", "25 of 25 samples")
-            assert page.text('.item[aria-selected="true"] .place') == "rows:0 #1", "what was chosen stays so"
-            page.fill('[name="stepFrom"]', 4)
-            page.click(".item")
-            page.see(".panel .place", "rows:8 #0")
-        finally:
-            serving.shutdown()
-            thread.join(5)
-            page.driver.get("about:blank")
+def test_a_run_that_goes_on(live, run):
+    files = more_samples(run)
+    page = live(run)
+    page.see(".card", "0.400 ± 0.050")
+    page.click(".item:nth-child(2)")
+    page.see(".panel .tokens", "a b ä")
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 5, "reward": 0.7, "reward_stderr": 0.05}) + "\n")
+    files.append([sample(4, "rows:8")])
+    jsonl(run / "events.jsonl", [event(1, 0, "start"), event(2, 3, "signal", 5, signal="SIGTERM")])
+    page.see(".card", "0.700 ± 0.050")
+    page.see('[data-metric="reward"] .readout', "0.700 ± 0.050")
+    page.see(".card", "It was stopped by SIGTERM after step 5.")
+    page.see(".listside .count", "25 of 25 samples")
+    assert page.text('.item[aria-selected="true"] .place') == "rows:0 #1", "what was chosen stays so"
+    page.fill('[name="stepFrom"]', 4)
+    page.click(".item")
+    page.see(".panel .place", "rows:8 #0")
+
+
+def test_keys_lead_from_the_list_to_the_tokens_and_along_them(report, run):
+    """Three thousand tokens in a box that holds fewer: the last one is brought into view."""
+    only_samples(run, [[sample(tokens=(1,) * 3000)]])
+    page = report(run)
+    page.one(".list").send_keys(DOWN)
+    page.see(".panel .tokens", "aaa")
+    page.one(".list").send_keys(ENTER)
+    tokens = page.driver.switch_to.active_element
+    assert "tokens" in tokens.get_attribute("class")
+    tokens.send_keys(END)
+    page.see(".info", "token 3,000 of 3,000")
+    place = "const at = document.querySelector(arguments[0]).getBoundingClientRect(); return [at.top, at.bottom]"
+    (top, bottom), (first, end) = page.run(place, ".panel .t.at"), page.run(place, ".panel .tokens")
+    assert (first <= top, bottom <= end + 0.5) == (True, True), (top, bottom, first, end)
+
+
+def test_a_sample_chosen_in_its_group_is_marked_and_keeps_the_focus(report, run):
+    page = report(run)
+    page.click(".item")
+    page.see(".panel .place", "rows:0 #0")
+    page.one(".panel .tokens").send_keys(RIGHT)
+    page.see(".info", "token 1 of 3")
+    page.click(".panel .group button:nth-child(2)")
+    page.see(".panel .place", "rows:0 #1")
+    assert page.driver.switch_to.active_element.text.split() == ["#1", "1"]
+    assert page.text('.item[aria-selected="true"] .place') == "rows:0 #1"
+    assert page.all(".t.at") == [], "no token of it was pointed at"
+    page.choose(".detail select", "step 3 (2 samples)")
+    page.see(".panel:nth-child(2) h3", "Step 3, train")
+    page.click(".panel:nth-child(2) .group button:nth-child(1)")
+    page.see(".panel:nth-child(2) .place", "rows:0 #0")
+    assert page.driver.switch_to.active_element.text.split() == ["#0", "0"]
+    assert page.text('.item[aria-selected="true"] .place') == "rows:0 #1"
+
+
+def test_a_completion_that_ends_inside_a_character(report, run):
+    """Token 3 is a space and the first byte of ä, of which nothing came after it."""
+    only_samples(run, [[sample(tokens=(1, 3))]])
+    page = report(run)
+    page.click(".item")
+    page.see(".panel .tokens", "a")
+    assert [one.get_attribute("textContent") for one in page.all(".panel .tokens [data-k]")] == ["a", " \ufffd"]
+
+
+def test_long_prompts_are_shown_in_two_parts(report, run):
+    only_samples(run, [[sample() | {"prompt_tokens": [1] * 6002}]])
+    page = report(run)
+    page.click(".item")
+    page.see(".panel", "Show 2 more tokens")
+    assert page.run("return document.querySelectorAll('.prompt .t').length") == 6000
+    page.click(".panel .prompt + button")
+    assert page.run("return document.querySelectorAll('.prompt .t').length") == 6002
+
+
+@pytest.mark.parametrize("dead", ["one,2,train,rows%3", "one,9,train,rows%3A1,1"])
+def test_a_link_that_leads_nowhere(report, run, dead):
+    page = report(run, fragment=f"#sample={dead}")
+    page.see(".detailside", "The sample of this link is not in this report.")
+    page.click(".item")
+    page.see(".panel .place", "rows:0 #0")
+    page.run(f"location.hash = '#sample={dead}'")
+    page.see(".detailside", "The sample of this link is not in this report.")
+
+
+def test_controls_stay_as_they_are_while_samples_come(live, run):
+    """A text is being looked for, in a chosen and reversed order, when a sample comes that has it; and a reason that was not there."""
+    files, failed = more_samples(run), {"right": {"failure": "timeout", "detail": "60 s"}}
+    page = live(run)
+    page.choose("form label:has(option:nth-child(5)) select", "step")
+    page.click('form button[aria-pressed="false"]')
+    page.fill('[name="text"]', "rows:2")
+    page.see(".listside .count", "8 of 24 samples")
+    assert not page.all('[name="reason"]')
+    files.append([sample(9, "rows:2", reward=None, rewards=failed), sample(9, "rows:1")])
+    page.see(".listside .count", "9 of 26 samples")
+    assert page.driver.switch_to.active_element.get_attribute("name") == "text"
+    assert page.text(".item .meta").startswith("step 9 train rows:2 #0")
+    assert page.one("form label:has(option:nth-child(5)) select").get_attribute("value") == "step"
+    assert page.texts("form button")[:1] == ["Reverse"]
+    assert page.one("form button").get_attribute("aria-pressed") == "true"
+    page.choose('[name="reason"]', "timeout")
+    page.see(".listside .count", "1 of 26 samples")
+
+
+def test_tables_follow_a_run_and_leave_what_is_open(live, run):
+    """A fifth step of 100 tokens at 25 a second: sampling takes 10 s, scoring 2.5 and training 7.5 by then."""
+    files = more_samples(run)
+    page = live(run)
+    page.see("#time tbody tr", "one 8 s")
+    page.click("#configuration .allopts summary")
+    page.fill("#option", "learning")
+    line = {"step": 5, "time/sampling": 2.0, "time/scoring": 0.5, "num_tokens": 500, "tokens_per_second": 25.0}
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    files.append([sample(7, tokens=(1,) * 9)])
+    page.see("#time tbody tr", "10 s (8.3%) 2.5 s (2.1%) 7.5 s (6.3%)")
+    page.see("#data .histogram figcaption", "the completions sampled after step 7")
+    assert page.driver.switch_to.active_element.get_attribute("id") == "option"
+    assert [one.split()[0] for one in page.texts("table.all tbody tr")] == ["learning_rate"]
+    with (run / "resolved.yaml").open("a") as file:
+        file.write("learning_starts: 1\n")
+    page.until(lambda: len(page.texts("table.all tbody tr")) == 2, "an option that has come")
+    assert page.driver.switch_to.active_element.get_attribute("id") == "option"
+
+
+def test_a_run_that_cannot_be_asked_keeps_nothing_from_another(live, run, tmp_path, monkeypatch):
+    """The first run's samples fail once while its record and its metrics have come: they are drawn all the same."""
+    other = make_run(tmp_path / "two")
+    page = live(run, other)
+    page.see("#pulse", "up to date")
+    kept, broken = Live.answer, [True]
+
+    def answer(self, number, what, after):
+        if number == 0 and what == "index" and broken[0]:
+            raise PermissionError(13, "Permission denied")
+        return kept(self, number, what, after)
+
+    monkeypatch.setattr(Live, "answer", answer)
+    for folder in (run, other):
+        with (folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"step": 5, "reward": 0.7, "reward_stderr": 0.05}) + "\n")
+    page.see("#pulse", "one: The run's folder cannot be read (Permission denied).")
+    page.until(lambda: all("0.700 ± 0.050" in card for card in page.texts(".card")), "what has come of both")
+    broken[0] = False
+    page.see("#pulse", "up to date")
+    page.driver.get_log("browser")  # that answers were 503
+
+
+def test_a_tokenizer_that_comes_later_is_found(live, run):
+    kept = (run / "tokenizer.json").read_text()
+    (run / "tokenizer.json").unlink()
+    page = live(run)
+    page.click(".item")
+    page.see(".panel", "Tokens cannot be shown one by one.")
+    (run / "tokenizer.json").write_text(kept)
+    page.click(".item:nth-child(2)")
+    page.see(".panel .info", "Point at a token")
+
+
+def test_samples_that_cannot_be_searched_are_said(live, run, monkeypatch):
+    kept = Live.answer
+
+    def answer(self, number, what, after):
+        if what == "text":
+            raise PermissionError(13, "Permission denied")
+        return kept(self, number, what, after)
+
+    monkeypatch.setattr(Live, "answer", answer)
+    page = live(run)
+    page.fill('[name="text"]', "rows:2")
+    page.see(".listside .count", "0 of 24 samples; 1 part of 1 cannot be read")
+    page.driver.get_log("browser")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from burnish.report.page.page import packed, page_of
+from burnish.report.page.page import packed, page_of, phases_of
 from burnish.report.page.runs import PageError, head_of
 from burnish.report.page.samples import part_at
 from burnish.report.page.series import Adviser, series_of
@@ -31,20 +31,24 @@ NAMES = ("localhost", "127.0.0.1", "[::1]")
 """Whom a browser may ask for: a page of another site whose name is made to lead here has another."""
 
 
+Lines = list[dict[str, Any]]
+
+
 class Live:
     """Answers about runs, each a number: `record`, and after a place `metrics`, `index`, `text` and `tokens` of samples; `vocabulary`."""
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self.folders = list(folders)
-        self._advised: dict[int, tuple[Place, Adviser, list[dict[str, Any]]]] = {}
+        self._read: dict[int, tuple[Place, Adviser, Lines, Lines]] = {}
         self._reading = threading.Lock()
 
     def answer(self, run: int, what: str, after: Place) -> Any:
         """Plain data. Raises KeyError for what there is none of."""
         folder = self.folders[run]
         if what == "record":
-            head = head_of(folder)
-            return head | {"advice": self._advice(run), "tokenizer": find_vocabulary(folder, head["model"])[1] or None}
+            head, (lines, advice) = head_of(folder), self._logged(run)
+            said = {"tokenizer": find_vocabulary(folder, head["model"])[1] or None}
+            return head | said | {"advice": advice, "phases": phases_of(head, lines)}
         if what == "metrics":
             lines, place, anew = lines_since(folder / "metrics.jsonl", after)
             return {"series": series_of(lines), "place": str(place), "anew": anew}
@@ -61,15 +65,16 @@ class Live:
             raise KeyError(what)
         return {"text": part.text, "tokens": part.tokens}[what]
 
-    def _advice(self, run: int) -> list[dict[str, Any]]:
+    def _logged(self, run: int) -> tuple[Lines, Lines]:
+        """All log lines so far, and the advice on them."""
         with self._reading:
-            place, adviser, said = self._advised.get(run, (Place(), Adviser(), []))
+            place, adviser, before, said = self._read.get(run, (Place(), Adviser(), [], []))
             lines, place, anew = lines_since(self.folders[run] / "metrics.jsonl", place)
             if anew:
-                adviser, said = Adviser(), []
-            said = said + adviser.of(lines)
-            self._advised[run] = place, adviser, said
-            return said
+                adviser, before, said = Adviser(), [], []
+            before, said = before + lines, said + adviser.of(lines)
+            self._read[run] = place, adviser, before, said
+            return before, said
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -7,12 +7,14 @@ import gzip
 import hashlib
 import html
 import json
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from string import Template
 from typing import Any
 
+from burnish.report.compare import seconds
 from burnish.report.page.runs import PageError, check_run, head_of, names_of
 from burnish.report.page.samples import parts_since, torn
 from burnish.report.page.series import Adviser, series_of
@@ -75,12 +77,20 @@ def page_of(folders: Sequence[Path], *, live: bool = False) -> str:
 
 
 def record_of(folder: Path) -> dict[str, Any]:
-    """All of a run but its samples: `runs.head_of`, its `series` and the `advice` on them."""
+    """All of a run but its samples: `runs.head_of`, its `series`, the `advice` on them and the `phases` of its time."""
     lines, _, _ = lines_since(folder / "metrics.jsonl", Place())
     head = head_of(folder)
     if not lines:
         head["missing"].append("There is no metrics.jsonl, or no whole line in it: nothing was logged yet.")
-    return head | {"series": series_of(lines), "advice": Adviser().of(lines)}
+    return head | {"series": series_of(lines), "advice": Adviser().of(lines), "phases": phases_of(head, lines)}
+
+
+def phases_of(head: Mapping[str, Any], lines: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Seconds of sampling, scoring, training and evaluation, as `compare.seconds` has them, and of saving, in all of its events."""
+    saves = [event.get("seconds") or 0.0 for event in head["events"] if event.get("event") == "save"]
+    numbers = ({name: value for name, value in line.items() if isinstance(value, int | float)} for line in lines)
+    known = [line for line in numbers if "step" in line and ("num_tokens" in line or "tokens_per_second" not in line)]
+    return seconds(known, head["config"]) | {"saving": math.fsum(saves)}
 
 
 def _blocks(number: int, folder: Path) -> list[str]:

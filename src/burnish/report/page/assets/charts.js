@@ -22,10 +22,11 @@ function placed(run, steps) {
 
 /**
  * The exponential mean of the values so far, with weights that add up to 1, and its standard error:
- * sqrt(sum of (weight × error)²), errors of different steps being independent.
+ * sqrt(sum of (weight × error)²), errors of different steps being independent. It is known where values without an error have less than a
+ * hundredth of the weight.
  */
 function smoothed(values, errors, weight) {
-  let sum = 0, weights = 0, squares = 0, known = true;
+  let sum = 0, weights = 0, squares = 0, lost = 0;
   const out = { values: [], errors: [] };
   values.forEach((value, i) => {
     if (value === null) {
@@ -33,24 +34,28 @@ function smoothed(values, errors, weight) {
       out.errors.push(null);
       return;
     }
-    const error = errors === null ? null : errors[i];
-    known &&= error !== null;
+    const error = errors[i];
+    lost = weight * lost + (error === null ? 1 - weight : 0);
     sum = weight * sum + (1 - weight) * value;
     weights = weight * weights + (1 - weight);
     squares = weight * weight * squares + (1 - weight) ** 2 * (error || 0) ** 2;
     out.values.push(sum / weights);
-    out.errors.push(known ? Math.sqrt(squares) / weights : null);
+    out.errors.push(lost / weights < 0.01 ? Math.sqrt(squares) / weights : null);
   });
   return out;
+}
+
+/** Of each value of a metric; null where there is none. */
+function errorsOf(run, name) {
+  const spread = run.series[`${name}_stderr`];
+  const known = new Map(spread === undefined ? [] : spread.steps.map((step, i) => [step, spread.values[i]]));
+  return run.series[name].steps.map((step) => known.get(step) ?? null);
 }
 
 /** What is drawn of one metric of one run. */
 function line(run, name) {
   const mine = run.series[name];
-  const spread = run.series[`${name}_stderr`];
-  const known = spread === undefined ? null : new Map(spread.steps.map((step, i) => [step, spread.values[i]]));
-  const errors = known === null ? null : mine.steps.map((step) => known.get(step) ?? null);
-  const flat = smoothed(mine.values, errors, look.smoothing);
+  const flat = smoothed(mine.values, errorsOf(run, name), look.smoothing);
   const x = placed(run, mine.steps);
   const order = x.map((_, i) => i).filter((i) => x[i] !== null).sort((a, b) => x[a] - x[b]);
   const kept = order.filter((i, n) => n === order.length - 1 || x[order[n + 1]] !== x[i]); // of equal places the last
@@ -73,22 +78,24 @@ class Chart {
     Chart.watcher.observe(this.node);
   }
 
-  get lines() {
-    return this.runs().filter((run) => run.shown && run.series[this.name] !== undefined).map((run) => line(run, this.name));
+  /** Those that are drawn. */
+  get shown() {
+    return this.runs().filter((run) => run.shown && run.series[this.name] !== undefined);
   }
 
   /** Draws, if it has been looked at. */
   draw() {
     if (!this.seen) return;
-    const lines = this.lines;
+    const lines = this.shown.map((run) => line(run, this.name));
     this.drawn = lines;
+    if (!this.rows.hidden) this.fill();
     const zoom = this.zoom;
     this.plot?.destroy();
     this.plot = null;
     this.box.setAttribute("aria-label", `${this.name}: ${summary(lines)} Arrow keys read single points.`);
     this.joined = lines.length ? uPlot.join(lines.map((one) => [one.x, one.raw, one.main, one.low, one.high])) : [[]];
     if (!this.joined[0].length || !lines.some((one) => one.main.some((value) => value !== null))) {
-      this.box.replaceChildren(el("p", { class: "empty" }, lines.length ? (look.log ? "No value above 0 to draw on a logarithmic scale." : "No value that is a number.") : "None of the runs that are shown."));
+      this.box.replaceChildren(el("p", { class: "empty" }, nothing(lines)));
       this.read(null);
       return;
     }
@@ -97,7 +104,6 @@ class Chart {
     this.axis = look.axis;
     if (zoom !== null) this.plot.setScale("x", zoom);
     this.read(null);
-    if (!this.rows.hidden) this.fill();
   }
 
   /** The part that is seen, where it is not all of the same axis. */
@@ -171,8 +177,13 @@ class Chart {
     if (!this.rows.hidden) this.fill();
   }
 
+  /** Values and errors as they were logged, whatever is drawn of them. */
   fill() {
-    const rows = this.lines.flatMap((one) => one.x.map((x, i) => [one.run.name, count(one.steps[i]), number(one.raw[i]), one.errors[i] === null ? "" : number(one.errors[i])]));
+    const rows = this.shown.flatMap((run) => {
+      const { steps, values } = run.series[this.name], errors = errorsOf(run, this.name);
+      const kept = new Map(steps.map((step, i) => [step, i])); // of equal steps the last
+      return [...kept].map(([step, i]) => [run.name, count(step), number(values[i]), errors[i] === null ? "" : number(errors[i])]);
+    });
     const shown = rows.length > 400 ? rows.filter((_, i) => i % Math.ceil(rows.length / 400) === 0) : rows;
     const note = shown.length < rows.length ? el("p", { class: "about" }, `${count(shown.length)} of ${count(rows.length)} points.`) : "";
     this.rows.replaceChildren(note, table(this.name, ["run", "step", "value", "standard error"], shown));
@@ -201,6 +212,13 @@ function brief(value) {
   if (size >= 1e4) return `${Number((value / 1e3).toPrecision(3))}k`;
   if (size !== 0 && size < 1e-3) return value.toExponential(0).replace("e-", "e−");
   return String(Number(value.toPrecision(4))).replace("-", "−");
+}
+
+/** Why there is nothing to draw. */
+function nothing(lines) {
+  if (!lines.length) return "None of the runs that are shown.";
+  if (lines.every((one) => !one.x.length)) return look.axis === "tokens" ? "How many tokens were trained on was not logged." : "The epoch was not logged.";
+  return look.log ? "No value above 0 to draw on a logarithmic scale." : "No value that is a number.";
 }
 
 /** A chart in words. */

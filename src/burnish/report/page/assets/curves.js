@@ -72,10 +72,6 @@ class Curves {
     this.update();
   }
 
-  get visible() {
-    return this.runs;
-  }
-
   controls() {
     const axis = el("select", { onchange: (event) => this.set("axis", event.target.value) },
       ["step", "tokens", "epoch"].map((one) => el("option", { value: one }, one)));

@@ -80,12 +80,20 @@ class Samples {
   }
 
   find(address, runs) {
-    const parts = address.split(",").map(decodeURIComponent);
-    const [run, step, set, group, sample] = parts;
+    const [run, step, set, group, sample] = address.split(",").map(decoded);
     const r = runs.findIndex((one) => one.name === run);
     const key = `${r}/${this.names.set.numbers.get(set)}/${this.names.group.numbers.get(group)}`;
     const found = (this.groups.get(key) || []).find((i) => this.step[i] === Number(step) && this.sample[i] === Number(sample));
     return found === undefined ? -1 : found;
+  }
+}
+
+/** Of a part of an address; null where it was cut off. */
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return null;
   }
 }
 
@@ -98,13 +106,9 @@ class Run {
   /** From the page itself. */
   async load(samples) {
     const [record, index] = await Promise.all([unpack(`run-${this.number}`), unpack(`index-${this.number}`)]);
-    this.take(record);
+    this.record = record;
     this.extend(record.series);
     for (const part of index) samples.add(this.number, this.parts++, part);
-  }
-
-  take(record) {
-    this.record = record;
   }
 
   extend(series) {
@@ -135,8 +139,13 @@ class Run {
     return found;
   }
 
+  /** Null where there is no tokenizer: beside a run that goes on, not yet. */
   words() {
-    this.vocabulary ||= live ? ask(`run/${this.number}/vocabulary`) : unpack(`vocabulary-${this.number}`);
+    if (this.vocabulary === null) {
+      const forget = () => { this.vocabulary = null; };
+      this.vocabulary = live ? ask(`run/${this.number}/vocabulary`) : unpack(`vocabulary-${this.number}`);
+      this.vocabulary.then((words) => { if (live && words === null) forget(); }, forget);
+    }
     return this.vocabulary;
   }
 
@@ -167,8 +176,14 @@ function errorOf(run, name, step) {
   return at < 0 ? null : errors.values[at];
 }
 
+/** What the server answers, or an error whose message is a sentence about it. */
 async function ask(path) {
-  const answer = await fetch(path);
-  if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
-  return answer.json();
+  let answer;
+  try {
+    answer = await fetch(path, { signal: AbortSignal.timeout(60000) });
+  } catch {
+    throw new Error("The server does not answer.");
+  }
+  if (answer.ok) return answer.json();
+  throw new Error((await answer.json().catch(() => ({}))).error || `The server answers ${answer.status}.`);
 }

@@ -6,7 +6,7 @@ const ORDERS = { "as sampled": null, reward: "reward", advantage: "advantage", l
 class SampleList {
   /** `open(i)`: show sample i. */
   constructor(runs, open) {
-    Object.assign(this, { runs, open, found: [], at: -1, matched: null, order: null, down: false, asked: 0, painted: new Map() });
+    Object.assign(this, { runs, open, found: [], at: -1, opened: -1, matched: null, order: null, down: false, asked: 0, painted: new Map() });
     this.fields = {};
     this.count = el("p", { class: "count", role: "status", "aria-live": "polite" });
     this.space = el("div", { class: "space" });
@@ -19,21 +19,32 @@ class SampleList {
   }
 
   build() {
-    const choose = (name, label, values) => this.field(name, label, el("select", {}, el("option", { value: "" }, "any"), values.map(([value, text]) => el("option", { value: String(value) }, text))));
+    const option = ([value, text]) => el("option", { value: String(value) }, text);
+    const choose = (name, label, values = []) => this.field(name, label, el("select", {}, [["", "any"], ...values].map(option)));
     const pair = (from, to, label) => el("fieldset", { class: "pair" }, el("legend", {}, label),
       ...[[from, "from"], [to, "to"]].map(([name, word]) => this.input(name, el("input", { type: "number", step: "any", placeholder: word, "aria-label": `${label} ${word}` }))));
-    const numbered = (column) => samples.names[column].all.map((name, i) => [i, name]);
     this.controls.replaceChildren(
       this.field("text", "Text", el("input", { type: "search", placeholder: "in prompts and completions", class: "wide" })),
       this.runs.length > 1 ? choose("run", "Run", this.runs.map((run) => [run.number, run.name])) : "",
-      choose("set", "Set", numbered("set")),
+      choose("set", "Set"),
       pair("stepFrom", "stepTo", "Step"), pair("low", "high", "Reward"), pair("short", "long", "Length"),
-      choose("finish", "Finish", numbered("finish")),
-      samples.names.reason.all.length ? choose("reason", "Failed", [["any", "a reward failed"], ...numbered("reason")]) : "",
+      choose("finish", "Finish"),
+      choose("reason", "Failed", [["any", "a reward failed"]]),
       labelled("Order", el("select", { onchange: (event) => { this.order = ORDERS[event.target.value]; this.filter(); } }, Object.keys(ORDERS).map((name) => el("option", {}, name)))),
       el("button", { type: "button", class: "quiet", "aria-pressed": "false", onclick: (event) => { this.down = !this.down; event.currentTarget.setAttribute("aria-pressed", String(this.down)); this.filter(); } }, "Reverse"),
       el("button", { type: "button", class: "quiet", onclick: () => this.reset() }, "Clear filters"),
     );
+  }
+
+  /** Samples were added: what they may be chosen by is offered, and nothing that was chosen is touched. */
+  update() {
+    for (const [name, own] of [["set", 1], ["finish", 1], ["reason", 2]]) {
+      const control = this.fields[name], names = samples.names[name].all;
+      for (let i = control.length - own; i < names.length; i++) control.append(el("option", { value: String(i) }, names[i]));
+    }
+    this.fields.reason.parentElement.hidden = samples.names.reason.all.length === 0;
+    if (this.fields.text.value.trim() === "") this.filter();
+    else this.search();
   }
 
   field(name, label, control) {
@@ -41,7 +52,6 @@ class SampleList {
   }
 
   input(name, control) {
-    if (name in this.fields) control.value = this.fields[name].value;
     this.fields[name] = control;
     control.name = name;
     control.addEventListener(control.tagName === "SELECT" ? "change" : "input", name === "text" ? later(() => this.search(), 200) : () => this.filter());
@@ -69,17 +79,21 @@ class SampleList {
     const matched = new Uint8Array(samples.length);
     const offsets = new Map();
     for (let i = 0; i < samples.length; i++) if (samples.at[i] === 0) offsets.set(`${samples.run[i]}-${samples.part[i]}`, i);
-    let done = 0;
+    let done = 0, unread = 0;
     for (const [key, first] of offsets) {
       const [run, part] = key.split("-").map(Number);
-      const { prompts, prompt, text } = await this.runs[run].part("text", part);
+      const found = await this.runs[run].part("text", part).catch(() => null);
       if (mine !== this.asked) return;
-      const asked = prompts.map((one) => one.toLowerCase().includes(wanted));
-      text.forEach((one, at) => { matched[first + at] = asked[prompt[at]] || one.toLowerCase().includes(wanted) ? 1 : 0; });
+      if (found === null) unread++;
+      else {
+        const asked = found.prompts.map((one) => one.toLowerCase().includes(wanted));
+        found.text.forEach((one, at) => { matched[first + at] = asked[found.prompt[at]] || one.toLowerCase().includes(wanted) ? 1 : 0; });
+      }
       done++;
       if (done % 20 === 0 || done === offsets.size) {
         this.matched = matched;
-        this.filter(done < offsets.size ? `, ${percent(done / offsets.size)} searched` : "");
+        const searched = done < offsets.size ? `, ${percent(done / offsets.size)} searched` : "";
+        this.filter(unread ? `${searched}; ${plural(unread, "part")} of ${count(offsets.size)} cannot be read` : searched);
       }
     }
   }
@@ -100,7 +114,6 @@ class SampleList {
     among("reward", "low", "high");
     among("tokens", "short", "long");
     if (this.matched !== null) tests.push((i) => this.matched[i] === 1);
-    const open = this.found[this.at];
     this.found = [];
     for (let i = 0; i < samples.length; i++) if (tests.every((test) => test(i))) this.found.push(i);
     if (this.order !== null) {
@@ -108,7 +121,7 @@ class SampleList {
       this.found.sort((a, b) => (of[a] ?? -Infinity) - (of[b] ?? -Infinity) || a - b);
     }
     if (this.down) this.found.reverse();
-    this.at = open === undefined ? -1 : this.found.indexOf(open);
+    this.at = this.found.indexOf(this.opened);
     this.count.textContent = `${count(this.found.length)} of ${plural(samples.length, "sample")}${note}`;
     this.space.style.height = `${this.found.length * ROW}px`;
     this.map.draw(this.found);
@@ -156,15 +169,14 @@ class SampleList {
   key(event) {
     const page = Math.max(1, Math.floor(this.box.clientHeight / ROW) - 1);
     const by = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page, Home: -Infinity, End: Infinity }[event.key];
-    if (event.key === "Enter" && this.at >= 0) return void document.querySelector(".panel .tokens, .panel")?.focus();
+    if (event.key === "Enter" && this.at >= 0) return void (document.querySelector(".panel .tokens") ?? document.querySelector(".panel"))?.focus();
     if (by === undefined || !this.found.length) return;
     event.preventDefault();
     this.go(Math.min(this.found.length - 1, Math.max(0, this.at + by)));
   }
 
   go(n) {
-    this.at = n;
-    this.reveal();
+    this.mark(this.found[n]);
     this.open(this.found[n]);
   }
 
@@ -175,11 +187,12 @@ class SampleList {
     this.paint();
   }
 
-  /** Marks a sample that was opened from elsewhere; a filter that hides it is lifted. */
+  /** Marks the sample that is open, where no filter hides it. */
   mark(i) {
-    if (!this.found.includes(i)) this.reset();
+    this.opened = i;
     this.at = this.found.indexOf(i);
-    this.reveal();
+    if (this.at >= 0) this.reveal();
+    else this.paint();
   }
 }
 

@@ -19,28 +19,19 @@ function wanted() {
 }
 
 function themes(page) {
-  theme(wanted());
+  const show = (name) => {
+    theme(name);
+    page.browser?.list.map.draw(page.browser.list.found);
+  };
+  show(wanted());
   document.getElementById("theme").addEventListener("click", () => {
     const name = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
     try {
       localStorage.setItem("burnish-theme", name);
     } catch { /* then it holds for this visit */ }
-    theme(name);
-    page.browser?.list.map.draw(page.browser.list.found);
+    show(name);
   });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => theme(wanted()));
-}
-
-/** Sections that are tables are made anew; those that one works in are brought up to date. */
-function fixed(runs) {
-  for (const id of ["data", "time", "events", "configuration"]) {
-    document.getElementById(id)?.remove();
-    document.querySelector(`#nav a[href="#${id}"]`)?.parentElement.remove();
-  }
-  dataSection(runs);
-  timeSection(runs);
-  eventsSection(runs);
-  configSection(runs);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => show(wanted()));
 }
 
 function follow(page) {
@@ -53,29 +44,28 @@ async function begin() {
   const runs = names.map((name, number) => new Run(number, name));
   const page = { runs };
   themes(page);
-  if (live) await Promise.all(runs.map((run) => news(run)));
-  else for (const run of runs) await run.load(samples);
+  const { faults } = live ? await newsOf(runs) : { faults: [] };
+  if (!live) for (const run of runs) await run.load(samples);
+  if (runs.some((run) => run.record === null)) throw new Error(faults[0]);
   page.overview = new Overview(runs);
   page.curves = new Curves(runs);
   page.browser = new Browser(runs);
-  fixed(runs);
+  page.tables = new Tables(runs);
   follow(page);
   addEventListener("hashchange", () => follow(page));
   addEventListener("resize", later(() => { for (const chart of charts) chart.resize(); }, 150));
   document.documentElement.dataset.ready = "yes";
-  if (live) watch(page);
+  if (live) watch(page, faults);
 }
 
 // Beside a run that goes on
 
-/** What is new of a run. → what has changed: of "record", "series" and "samples". */
-async function news(run) {
-  const changed = new Set();
+/** Takes what is new of a run, and adds what has changed by then: "record", "series", "samples"; "anew" where it was begun anew. */
+async function news(run, changed) {
   const record = await ask(`run/${run.number}/record`);
   const text = JSON.stringify({ ...record, seconds: 0 });
   if (text !== run.text) changed.add("record");
-  run.text = text;
-  run.take({ ...record, advice: record.advice });
+  Object.assign(run, { text, record });
   const lines = await ask(`run/${run.number}/metrics?after=${run.metrics || "0:0:0"}`);
   if (lines.anew) run.series = {};
   run.metrics = lines.place;
@@ -83,38 +73,46 @@ async function news(run) {
   if (lines.anew || Object.keys(lines.series).length) changed.add("series");
   for (;;) {
     const part = await ask(`run/${run.number}/index?after=${last(run.places)}`);
-    if (part.anew) return changed.add("anew");
-    if (part.index === null) return changed;
+    if (part.anew) return void changed.add("anew");
+    if (part.index === null) return;
     samples.add(run.number, run.parts++, part.index);
     run.places.push(part.place);
     changed.add("samples");
   }
 }
 
-function watch(page) {
+/** Of all runs; one that cannot be asked keeps nothing from the others. */
+async function newsOf(runs) {
+  const changed = new Set(), faults = [];
+  const fault = (run, error) => faults.push(runs.length > 1 ? `${run.name}: ${error.message}` : error.message);
+  await Promise.all(runs.map((run) => news(run, changed).catch((error) => fault(run, error))));
+  return { changed, faults };
+}
+
+function watch(page, before) {
   const pulse = document.getElementById("pulse");
   pulse.hidden = false;
-  const tell = (text, kind) => { pulse.textContent = text; pulse.className = `pulse ${kind}`; };
-  tell("live", "on");
-  const turn = async () => {
-    try {
-      const all = new Set();
-      for (const run of page.runs) for (const one of await news(run)) all.add(one);
-      if (all.has("anew")) return location.reload();
-      if (all.has("record")) fixed(page.runs);
-      if (all.size) page.overview.update();
-      if (all.has("series")) page.curves.update();
-      if (all.has("samples")) page.browser.update();
-      tell(page.runs.some((run) => run.record.status.state === "running") ? "live" : "up to date", "on");
-    } catch {
-      tell("the server does not answer", "off");
-    }
-    setTimeout(turn, 2000);
+  const tell = (faults) => {
+    const text = faults[0] || (page.runs.some((run) => run.record.status.state === "running") ? "live" : "up to date");
+    if (pulse.textContent === text) return; // what has not changed is not read out again
+    Object.assign(pulse, { textContent: text, title: text, className: `pulse ${faults.length ? "off" : "on"}` });
   };
+  const turn = async () => {
+    const { changed, faults } = await newsOf(page.runs);
+    if (changed.has("anew")) return location.reload();
+    setTimeout(turn, 2000); // whatever becomes of what is drawn
+    tell(faults);
+    if (!changed.size) return;
+    page.overview.update();
+    page.tables.update();
+    if (changed.has("series")) page.curves.update();
+    if (changed.has("samples")) page.browser.update();
+  };
+  tell(before);
   setTimeout(turn, 2000);
 }
 
 begin().catch((error) => {
-  document.getElementById("main").append(el("p", { class: "note bad", role: "alert" }, `This report cannot be shown: ${error.message}. It needs a browser of 2023 or later.`));
+  document.getElementById("main").append(el("p", { class: "note bad", role: "alert" }, `This report cannot be shown: ${error.message.replace(/\.$/, "")}. It needs a browser of 2023 or later.`));
   throw error;
 });

@@ -1,7 +1,5 @@
 // What a run was and what came of it, and what one should look at.
 
-const STATES = { finished: "finished", running: "running", failed: "failed", stopped: "stopped", killed: "killed", refused: "refused", unknown: "unknown" };
-
 /** The numbers that say most of a run, each with what it was at first: [label, name]. */
 function headlines(run, sets) {
   const found = [];
@@ -43,7 +41,7 @@ class Overview {
     const big = headlines(run, sets).map(({ label, end, first }) => el("div", {}, el("dt", {}, label), el("dd", { class: "big" }, bigNumber(end)),
       el("dd", { class: "from" }, first.step === end.step ? `step ${count(end.step)}` : `from ${number(first.value)} at step ${count(first.step)}`)));
     return el("article", { class: "card", "data-run": run.name },
-      el("header", {}, el("h3", {}, runName(run)), el("span", { class: `state ${record.status.state}` }, STATES[record.status.state] || record.status.state)),
+      el("header", {}, el("h3", {}, runName(run)), el("span", { class: `state ${record.status.state}` }, record.status.state)),
       el("p", { class: "what" }, el("b", {}, (record.method || "unknown method").toUpperCase()), " · ", el("span", { class: "path", title: record.model }, record.model || "model not known")),
       record.status.state === "finished" ? null : el("p", { class: ["failed", "killed", "refused"].includes(record.status.state) ? "why bad" : "why" }, record.status.said),
       big.length ? el("dl", { class: "numbers" }, big) : null,

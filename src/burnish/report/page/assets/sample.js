@@ -19,16 +19,31 @@ function signed(value, small) {
   return `${value > 0 ? "g" : "n"}${size >= 1 ? 3 : size >= 0.3 ? 2 : 1}`;
 }
 
-/** The text that each token adds; a token that ends inside a character adds none, and the next one all of it. */
+/** The text that each token adds; a token that ends inside a character adds none, and the next one all of it, or the last what there is. */
 function pieces(ids, words) {
   const decoder = new TextDecoder("utf-8");
-  return ids.map((id) => {
+  const texts = ids.map((id) => {
     const bytes = words.tokens[id];
     if (bytes === undefined) return `⟨${id}⟩`;
     const packed = new Uint8Array(bytes.length);
     for (let i = 0; i < bytes.length; i++) packed[i] = bytes.charCodeAt(i);
     return decoder.decode(packed, { stream: true });
   });
+  if (texts.length) texts[texts.length - 1] += decoder.decode();
+  return texts;
+}
+
+/** Puts the first of many tokens into `box`. → a button for the rest; null where there is none. */
+function atFirst(box, texts, span) {
+  const put = (from, to) => { for (let k = from; k < Math.min(to, texts.length); k++) box.append(span(texts[k], k)); };
+  put(0, LONGEST);
+  if (texts.length <= LONGEST) return null;
+  const more = el("button", { type: "button", onclick: () => {
+    more.remove();
+    put(LONGEST, texts.length);
+    box.focus();
+  } }, `Show ${plural(texts.length - LONGEST, "more token")}`);
+  return more;
 }
 
 function visible(text) {
@@ -59,7 +74,10 @@ class Panel {
       this.asked = tokens.asked[this.one.p];
       this.trained = trainedOf(this.one.m, this.one.t.length);
       const said = { prompt: text.prompts[text.prompt[samples.at[i]]], answer: text.text[samples.at[i]] };
+      Object.assign(this, { at: undefined, tokens: undefined });
+      const chosen = this.node.querySelector(".group :focus") !== null;
       this.node.replaceChildren(this.head(i, run), this.worth(i), this.prompt(said, words), this.answer(i, said, words, run), this.extras());
+      if (chosen) this.node.querySelector('.group [aria-pressed="true"]')?.focus({ preventScroll: true });
     } catch (error) {
       if (this.i === i) this.node.replaceChildren(el("p", { class: "note" }, `This sample cannot be opened: ${error.message}`));
     }
@@ -86,12 +104,11 @@ class Panel {
   }
 
   prompt(said, words) {
-    const text = words !== null && this.asked.length ? pieces(this.asked, words).map((piece, k) => this.fixed(piece, this.asked[k], words)) : visible(said.prompt);
-    return el("div", {}, el("h4", {}, "Prompt"), el("div", { class: "text prompt", tabindex: "0", role: "region", "aria-label": "Prompt" }, text));
-  }
-
-  fixed(piece, id, words) {
-    return el("span", { class: words.special.includes(id) ? "t context special" : "t context" }, visible(piece));
+    const box = el("div", { class: "text prompt", tabindex: "0", role: "region", "aria-label": "Prompt" }), known = words !== null && this.asked.length > 0;
+    if (!known) box.append(visible(said.prompt));
+    const special = new Set(known ? words.special : []);
+    const span = (piece, k) => el("span", { class: special.has(this.asked[k]) ? "t context special" : "t context" }, visible(piece));
+    return el("div", {}, el("h4", {}, "Prompt"), box, known ? atFirst(box, pieces(this.asked, words), span) : null);
   }
 
   answer(i, said, words, run) {
@@ -102,12 +119,8 @@ class Panel {
     const span = (piece, k) => el("span", { class: this.look(k), "data-k": k }, el("span", { class: special.has(this.one.t[k]) ? "special" : "" }, visible(piece)));
     this.info = el("p", { class: "info", role: "status", "aria-live": "polite" }, "Point at a token, or move with the arrow keys, to see its numbers.");
     this.tokens = el("div", { class: "text tokens", tabindex: "0", role: "group", "aria-label": `Completion, ${plural(this.one.t.length, "token")}; arrow keys move from one to the next`,
-      onmouseover: (event) => this.point(event), onclick: (event) => this.point(event), onkeydown: (event) => this.key(event) }, this.texts.slice(0, LONGEST).map(span));
-    if (this.texts.length > LONGEST) {
-      const more = el("button", { type: "button", onclick: () => { more.remove(); this.tokens.append(...this.texts.slice(LONGEST).map((piece, k) => span(piece, k + LONGEST))); } }, `Show ${count(this.texts.length - LONGEST)} more tokens`);
-      return el("div", {}, heading, this.tokens, more, this.info);
-    }
-    return el("div", {}, heading, this.tokens, this.info);
+      onmouseover: (event) => this.point(event), onclick: (event) => this.point(event), onkeydown: (event) => this.key(event) });
+    return el("div", {}, heading, this.tokens, atFirst(this.tokens, this.texts, span), this.info);
   }
 
   extras() {
@@ -150,7 +163,9 @@ class Panel {
     const by = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity }[event.key];
     if (by === undefined || !this.texts.length) return;
     event.preventDefault();
-    this.tell(Math.min(this.texts.length - 1, Math.max(0, (this.at ?? -1) + by)));
+    const k = Math.min(this.tokens.children.length - 1, Math.max(0, (this.at ?? -1) + by));
+    this.tell(k);
+    this.tokens.children[k].scrollIntoView({ block: "nearest" });
   }
 
   tell(k) {

@@ -7,14 +7,17 @@ class Browser {
     this.none = el("p", { class: "note" });
     this.mode = "logp";
     this.list = new SampleList(runs, (i) => this.open(i));
-    this.left = new Panel(runs, () => this.mode, (i) => this.open(i, this.right.i >= 0 ? this.right.i : undefined));
+    this.left = new Panel(runs, () => this.mode, (i) => {
+      this.list.mark(i);
+      this.open(i, this.right.i >= 0 ? this.right.i : undefined);
+    });
     this.right = new Panel(runs, () => this.mode, (i) => this.open(this.left.i, i));
     this.legend = el("ul", { class: "key tokenkey" });
     this.modes = el("div", { class: "modes", role: "radiogroup", "aria-label": "Colour tokens by" }, Object.entries(MODES).map(([name, mode]) => el("label", {},
       el("input", { type: "radio", name: "mode", value: name, ".checked": name === this.mode, onchange: () => this.colour(name) }), el("span", {}, mode.label))));
     this.other = el("select", { onchange: (event) => this.against(event.target.value) });
     this.compare = labelled("Beside it, the same prompt at", this.other);
-    this.empty = el("p", { class: "empty" }, "Choose a sample.");
+    this.empty = el("p", { class: "empty", role: "status" }, "Choose a sample.");
     this.sides = el("div", { class: "sides" }, this.left.node);
     this.detail = el("div", { class: "detail" }, el("div", { class: "controls" }, this.modes, this.compare), this.legend, this.sides);
     this.work = el("div", { class: "browser" }, this.list.node, el("div", { class: "detailside" }, this.empty, this.detail));
@@ -31,8 +34,7 @@ class Browser {
     this.none.textContent = "No sample is kept in the run's folder: its method does not sample, or has not sampled yet.";
     for (const part of [this.list.controls, this.work]) part.hidden = !any;
     if (!any) return;
-    this.list.build();
-    this.list.filter();
+    this.list.update();
   }
 
   colour(mode) {
@@ -51,7 +53,8 @@ class Browser {
     this.steps(i, against);
     this.right.i = against;
     this.sides.classList.toggle("two", against >= 0);
-    this.sides.replaceChildren(...(against >= 0 ? [this.left.node, this.right.node] : [this.left.node]));
+    if (against < 0) this.right.node.remove();
+    else if (this.right.node.parentElement === null) this.sides.append(this.right.node);
     this.link(i, against);
     await Promise.all([shown, against >= 0 ? this.right.show(against) : null]);
   }
@@ -84,9 +87,11 @@ class Browser {
     const [i, other] = [1, 2].map((n) => (found[n] === undefined ? -1 : samples.find(found[n], this.runs)));
     if (i < 0) {
       this.empty.textContent = "The sample of this link is not in this report.";
+      this.empty.hidden = false;
       return true;
     }
     if (i !== this.left.i || other !== this.right.i) {
+      if (!this.list.found.includes(i)) this.list.reset();
       this.list.mark(i);
       this.open(i, other < 0 ? undefined : other);
     }

@@ -9,8 +9,7 @@ const COUNTED = {
   departures: "turns that the template rewrites", duplicate_bos: "with two BOS tokens", straddled: "a token across prompt and completion",
 };
 
-function dataSection(runs) {
-  const body = section("data", "Data", "What became of the rows: how long they are, and what was cut or dropped.");
+function dataSection(body, runs) {
   for (const run of runs) {
     const sets = Object.entries(run.record.data).filter(([, one]) => one !== null && typeof one === "object");
     const parts = sets.map(([name, one]) => dataSet(name, one));
@@ -70,37 +69,13 @@ function histogram(name, bins) {
 
 const PHASES = ["sampling", "scoring", "training", "evaluation", "saving", "other"];
 
-/** Seconds by phase, from what was logged: means over log lines times the steps between them. */
+/** Seconds by phase, as `burnish compare` has them, and the rest of the clock's. */
 function phases(run) {
-  const { config, events } = run.record;
-  const per = (config.steps_per_generation || 1) * (config.num_iterations || 1);
-  const found = { sampling: 0, scoring: 0, training: 0, evaluation: 0, saving: 0, other: 0 };
-  const sum = (name, every) => {
-    const mine = run.series[name];
-    if (mine === undefined) return 0;
-    return mine.values.reduce((total, value, i) => total + (value || 0) * ((mine.steps[i] - (i ? mine.steps[i - 1] : 0)) / every), 0);
-  };
-  found.sampling = sum("time/sampling", per);
-  found.scoring = sum("time/scoring", per);
-  const clock = betweenLines(run);
-  found.training = clock > 0 ? Math.max(0, clock - found.sampling - found.scoring) : sum("time/training", 1);
-  for (const set of evalSets([run])) found.evaluation += run.series[`${set}_runtime`].values.reduce((a, b) => a + (b || 0), 0);
-  const started = events.findLastIndex((event, i) => event.event === "start" && !events.slice(i).some((later) => later.event === "resume"));
-  for (const event of events.slice(Math.max(0, started))) if (event.event === "save") found.saving += event.seconds || 0;
-  const known = Object.values(found).reduce((a, b) => a + b, 0);
-  if (run.record.seconds !== null) found.other = Math.max(0, run.record.seconds - known);
-  return found;
+  const known = Object.values(run.record.phases).reduce((a, b) => a + b, 0);
+  return { ...Object.fromEntries(PHASES.map((phase) => [phase, 0])), ...run.record.phases, other: Math.max(0, (run.record.seconds || 0) - known) };
 }
 
-/** Seconds between log lines, without evaluations and saving: tokens divided by tokens per second. */
-function betweenLines(run) {
-  const [tokens, speed] = [run.series.num_tokens, run.series.tokens_per_second];
-  if (tokens === undefined || speed === undefined) return 0;
-  return speed.values.reduce((total, value, i) => total + (value ? (tokens.values[i] - (i ? tokens.values[i - 1] : 0)) / value : 0), 0);
-}
-
-function timeSection(runs) {
-  const body = section("time", "Time & memory");
+function timeSection(body, runs) {
   const bars = el("div", { class: "phases" });
   const rows = runs.map((run) => {
     const found = phases(run), total = Object.values(found).reduce((a, b) => a + b, 0);
@@ -132,8 +107,7 @@ function memory(body, runs) {
 
 // Events
 
-function eventsSection(runs) {
-  const body = section("events", "Events", "What happened, over all starts.");
+function eventsSection(body, runs) {
   const reasons = runs.flatMap((run) => failures(run).map(([reason, n]) => [runName(run), reason, count(n), shareOf(run, reason)]));
   if (reasons.length) body.append(el("h3", {}, "Rewards that failed"), table("Rewards that failed, by reason", ["run", "reason", "samples", "in the last log line"], reasons));
   for (const run of runs) {
@@ -169,8 +143,7 @@ function factsOf(facts) {
 
 // Configuration
 
-function configSection(runs) {
-  const body = section("configuration", "Configuration");
+function configSection(body, runs) {
   const names = [...new Set(runs.flatMap((run) => Object.keys(run.record.config)))];
   if (!names.length) return void body.append(el("p", { class: "note" }, "There is no resolved.yaml: the options are not known."));
   const value = (run, name) => (name in run.record.config ? said(run.record.config[name]) : "–");
@@ -205,4 +178,23 @@ function environment(body, runs) {
   };
   const rows = runs.map(flat), names = [...new Set(rows.flatMap(Object.keys))].filter((name) => rows.some((row) => row[name] !== undefined));
   if (names.length) body.append(el("details", {}, el("summary", {}, "Versions"), table("Versions", ["", ...runs.map(runName)], names.map((name) => [name, ...rows.map((row) => said(row[name] ?? "–"))]))));
+}
+
+const TABLES = [
+  ["data", "Data", dataSection, "What became of the rows: how long they are, and what was cut or dropped."],
+  ["time", "Time & memory", timeSection],
+  ["events", "Events", eventsSection, "What happened, over all starts."],
+  ["configuration", "Configuration", configSection],
+];
+
+class Tables {
+  constructor(runs) {
+    this.runs = runs;
+    this.made = TABLES.map(([id, title, fill, about]) => [section(id, title, about), fill]);
+    this.update();
+  }
+
+  update() {
+    for (const [body, fill] of this.made) renew(body, (fresh) => fill(fresh, this.runs));
+  }
 }

@@ -33,18 +33,20 @@ function number(value) {
   return String(Number(value.toPrecision(4))).replace("-", "−");
 }
 
-/** A value with its standard error, to the digits that the error leaves. */
+/** A value with its standard error, to the digits that the error leaves; each by itself where those are many. */
 function measured(value, error) {
   if (!(error > 0)) return number(value);
-  const digits = Math.min(6, Math.max(0, 1 - Math.floor(Math.log10(error))));
+  const digits = Math.max(0, 1 - Math.floor(Math.log10(error)));
+  if (digits > 6) return `${number(value)} ± ${number(error)}`;
   return `${value.toFixed(digits).replace("-", "−")} ± ${error.toFixed(digits)}`;
 }
 
 function duration(seconds) {
   if (seconds === null || seconds === undefined) return "–";
   if (seconds < 10) return `${number(Number(seconds.toPrecision(2)))} s`;
-  if (seconds < 120) return `${Math.round(seconds)} s`;
-  if (seconds < 600) return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
+  const rounded = Math.round(seconds);
+  if (rounded < 120) return `${rounded} s`;
+  if (rounded < 600) return `${Math.floor(rounded / 60)} min ${rounded % 60} s`;
   const minutes = Math.round(seconds / 60);
   if (minutes < 60) return `${minutes} min`;
   return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
@@ -85,6 +87,32 @@ function section(id, title, about) {
   document.getElementById("nav").append(el("li", {}, el("a", { href: `#${id}` }, title)));
   document.getElementById("main").append(node);
   return body;
+}
+
+/**
+ * Fills a section anew with what `fill(body)` appends, where that is something else now. What is open in it stays open, what was written
+ * into a field stays there, and what has the focus keeps it.
+ */
+function renew(body, fill) {
+  const kept = "summary, input, .scroll", key = (node) => node.id || node.getAttribute("aria-label") || node.textContent.replace(/\d+/g, ""); // counts change
+  const fresh = body.cloneNode(false), before = new Map([...body.querySelectorAll(kept)].map((node) => [key(node), node]));
+  fill(fresh);
+  const places = [];
+  for (const node of fresh.querySelectorAll(kept)) {
+    const old = before.get(key(node));
+    if (old === undefined) continue;
+    if (node.tagName === "SUMMARY") node.parentElement.open = old.parentElement.open;
+    if (node.tagName === "INPUT" && old.value !== "") {
+      node.value = old.value;
+      node.dispatchEvent(new Event("input"));
+    }
+    if (old === document.activeElement) places.push(() => node.focus({ preventScroll: true }));
+    const across = old.scrollLeft;
+    if (across > 0) places.push(() => { node.scrollLeft = across; });
+  }
+  if (fresh.isEqualNode(body)) return;
+  body.replaceChildren(...fresh.childNodes);
+  for (const place of places) place();
 }
 
 /** A table from rows of strings and elements. The first cell of a row is its heading. */
