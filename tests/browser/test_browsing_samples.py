@@ -335,7 +335,7 @@ def test_a_tokenizer_that_comes_later_is_found(live, run):
     (run / "tokenizer.json").unlink()
     page = live(run)
     page.click(".item")
-    page.see(".panel", "Tokens cannot be shown one by one.")
+    page.see(".panel", "Tokens cannot be shown one by one: ")
     (run / "tokenizer.json").write_text(kept)
     page.click(".item:nth-child(2)")
     page.see(".panel .info", "Point at a token")

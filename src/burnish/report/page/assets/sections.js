@@ -183,7 +183,7 @@ function environment(body, runs) {
 const TABLES = [
   ["data", "Data", dataSection, "What became of the rows: how long they are, and what was cut or dropped."],
   ["time", "Time & memory", timeSection],
-  ["events", "Events", eventsSection, "What happened, over all starts."],
+  ["events", "Events", eventsSection, "What happened, over all starts since it was begun anew."],
   ["configuration", "Configuration", configSection],
 ];
 
