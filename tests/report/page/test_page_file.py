@@ -10,7 +10,7 @@ import re
 import pytest
 from tests.pages import HOSTILE, make_run, sample, write_samples
 
-from burnish.report.page.page import ASSETS, OWN, packed, page_of, write_report
+from burnish.report.page.page import ASSETS, OWN, packed, page_of, phases_of, write_report
 from burnish.report.page.runs import PageError
 
 LIBRARY = {
@@ -150,3 +150,14 @@ def test_no_script_makes_markup_of_data():
         text = (ASSETS / name).read_text(encoding="utf-8")
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", text), name
         assert len(text.splitlines()) <= 400, name
+
+
+def test_phases():
+    """1,000 tokens at 50 a second are 20 s, in 4 steps of which 2 begin a sampling of 1.5 s: 3 s are sampling, 17 training. A save of 2 s;
+    text in a number's place is no number."""
+    head = {"config": {"num_iterations": 2}, "events": [{"event": "save", "seconds": 2.0}, {"event": "save"}, {"event": "start"}]}
+    lines = [
+        {"step": 4, "num_tokens": 1000, "tokens_per_second": 50.0, "time/sampling": 1.5, "loss": "nan"},
+        {"step": 4, "eval_runtime": 0.5, "eval_loss": 1.0},
+    ]
+    assert phases_of(head, lines) == pytest.approx({"sampling": 3.0, "scoring": 0.0, "training": 17.0, "evaluation": 0.5, "saving": 2.0})
