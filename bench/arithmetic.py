@@ -52,10 +52,10 @@ def exponent(xs: Sequence[float], ys: Sequence[float]) -> float:
 
 
 def within(first: Spread, second: Spread, *, exponents: bool = False) -> bool:
-    """Whether two runs say the same: their ranges meet, each with half of its width more on either side.
+    """Whether two runs say the same: their ranges meet, each with half of its width more on either side, of two values three widths.
 
     Of a few values the range misses as many again too often to be compared as it is: with three on each side, ranges of the same noise
-    stay apart once in ten times, and widened about once in a hundred.
+    stay apart once in ten times, with two once in three; widened, about once in a hundred.
     """
     (low, high), (other_low, other_high) = (
         _widened(one, LEAST_SLOPE if exponents else LEAST_WIDTH * abs(one.median)) for one in (first, second)
@@ -64,5 +64,5 @@ def within(first: Spread, second: Spread, *, exponents: bool = False) -> bool:
 
 
 def _widened(one: Spread, least: float) -> tuple[float, float]:
-    more = max(one.high - one.low, least) / 2
+    more = max((one.high - one.low) * (3 if one.count == 2 else 0.5), least / 2)
     return one.low - more, one.high + more

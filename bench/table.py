@@ -2,8 +2,8 @@
 
     python -m bench.table [runs/bench] [--beside bench/results]
 
-Two figures agree where their ranges meet, each widened by half its width on either side (`arithmetic.within`). CPU and wall seconds change
-with the machine, and with what else it does; ratios, memory and exponents should not.
+Two figures agree where their ranges meet, each widened as far as so few values ask for (`arithmetic.within`); one that was measured once is
+not judged. CPU and wall seconds change with the machine, and with what else it does; ratios, memory and exponents should not.
 """
 
 from __future__ import annotations
@@ -34,9 +34,11 @@ def show(folder: Path, beside: Path | None, suites: Sequence[str]) -> None:
             for side, measure, one in figures(case):
                 line = f"    {side:<34} {titled(measure):<58} {told(one, measure):<24}"
                 if other := others.get((case["name"], side, measure)):
-                    same = within(one, other, exponents=measure.startswith("exponent"))
-                    agreed[same] += 1
-                    line += f" {told(other, measure):<24} {'the same' if same else 'DIFFERS'}"
+                    line += f" {told(other, measure):<24}"
+                    if min(one.count, other.count) > 1:  # what was measured once has no range
+                        same = within(one, other, exponents=measure.startswith("exponent"))
+                        agreed[same] += 1
+                        line += " the same" if same else " DIFFERS"
                 print(line.rstrip())
             for product, share in case["summary"].get("share_of_peak", {}).items():
                 print(f"    {'':<34} {f'of the float32 product ({product})':<58} {share['median']:.0%}")

@@ -54,6 +54,13 @@ def test_two_runs_say_the_same(first, second, same):
     assert within(first, second) is within(second, first) is same
 
 
+def test_the_range_of_two_values_is_little():
+    """1.0 … 1.1 widened by 0.3 reaches 1.4, and 1.8 … 1.9 begins at 1.5; 1.65 … 1.75 at 1.35."""
+    two = [Spread(median=low + 0.05, low=low, high=low + 0.1, count=2) for low in (1.0, 1.8, 1.65)]
+    assert not within(two[0], two[1])
+    assert within(two[0], two[2])
+
+
 def test_exponents_near_0_are_the_same():
     """Of a cost 2% apart is apart where the median is 0.01; an exponent of 0.01 and one of -0.03 are both 0."""
     assert not within(at(0.01, 0.0), at(-0.03, 0.0))
